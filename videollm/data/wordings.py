@@ -586,7 +586,6 @@ WORDINGS: dict[str, Wordings] = {
         how long does it take until the cut?
         where in time is the cut?
         say at which second the cut happens.
-        how long does the first scene last?
         """,
         """
         please tell me at which second the scene changes.
@@ -1550,7 +1549,6 @@ WORDINGS: dict[str, Wordings] = {
         how many separate sounds can be heard?
         how many sounds are in the clip?
         how many sounds begin in the clip?
-        how many different sounds start?
         how many times does a sound start?
         how many times does a new sound start?
         how often does a sound start?
@@ -1568,7 +1566,6 @@ WORDINGS: dict[str, Wordings] = {
         the sounds: how many are there?
         sounds in the clip: how many?
         give me the number of separate sounds.
-        is there one sound or more than one?
         say how many sounds you hear.
         """,
         """
