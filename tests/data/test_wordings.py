@@ -30,7 +30,7 @@ VALUES = {
     "a_thing": tuple(f"{article(noun)} {noun}" for noun in NOUN_PHRASES),
     "sound": tuple(f"the {sound}" for sound in SOUNDS),
     "a_sound": tuple(sound if sound in BARE_SOUNDS else f"a {sound}" for sound in SOUNDS),
-    "seconds": tuple(f"{tenths / 10:.1f}" for tenths in range(0, 100)),
+    "seconds": tuple(f"{tenths / 10:.1f}" for tenths in range(100)),
     "a_word": tuple(f"{article(noun)} {noun}" for noun in (*UNKNOWN_TRAIN, *UNKNOWN_TEST)),
 }
 EVERY = [
