@@ -1,0 +1,711 @@
+"""A conversation about clips: add, ask, stop, undo.
+
+What is kept, and when:
+
+* A turn is a question and its answer. A turn that fails, by any exception, leaves the session as it was.
+* `stop()` ends the answer early; what was generated so far is the answer and is kept. Stopped before the first token,
+  nothing is kept. A stream that is closed before its end counts as stopped.
+* `undo()` takes back the last question and answer, and with them the forgetting that they caused. It never takes
+  back a clip: those shown with that question are shown again with the next one.
+* Clips are pinned. When the context is full the oldest turns of text are forgotten, a quarter of the room for text at
+  a time, so that the prompt is not read anew at every turn; their clips move to the oldest turn that is left.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from videollm.chat.cache import EncodedMedia, KeyValueCache, Position, prompt_positions
+from videollm.chat.generation import Decoding, Finish, GenerationOptions, WordStream, prefill
+from videollm.clips import Clip
+from videollm.errors import (
+    ChatError,
+    ConfigError,
+    ContextFullError,
+    EmptyQuestionError,
+    QuestionTooLongError,
+)
+from videollm.messages import MediaPart, Message, assistant, system, user
+
+DEFAULT_MAX_NEW_TOKENS = 256
+LONGEST_TOKEN_CHARACTERS = 16
+"""A question with more characters than this for each token of the context is refused without tokenising it."""
+
+
+@dataclass(frozen=True)
+class ClipCoverage:
+    """What of one clip the model was shown.
+
+    Attributes:
+        name: of the clip.
+        kind: ``"video"``, ``"image"`` or ``"audio"``.
+        duration_seconds: of the clip.
+        frames: how many pictures were seen.
+        seen_seconds: presentation times of the first and the last of them; None where nothing was seen.
+        heard_seconds: how much of the sound was heard, overlaps counted once.
+        has_sound: whether the clip has sound.
+        notes: what could not be read of the file.
+    """
+
+    name: str
+    kind: str
+    duration_seconds: float
+    frames: int
+    seen_seconds: tuple[float, float] | None
+    heard_seconds: float
+    has_sound: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """For example ``saw 16 frames of cut.mp4 (0.0-3.8 of 4.0 s), heard 4.0 s of 4.0 s``."""
+        total = f"{self.duration_seconds:.1f} s"
+        heard = f"heard {self.heard_seconds:.1f} s of {total}"
+        if self.kind == "audio":
+            text = f"{heard} of {self.name}"
+        elif self.seen_seconds is None:
+            text = f"saw nothing of {self.name}"
+        elif self.kind == "image":
+            text = f"saw the image {self.name}"
+        else:
+            first, last = self.seen_seconds
+            plural = "" if self.frames == 1 else "s"
+            text = f"saw {self.frames} frame{plural} of {self.name} ({first:.1f}-{last:.1f} of {total})"
+            if self.heard_seconds:
+                text += f", {heard}"
+            else:
+                text += ", did not hear its sound: this model has no ear" if self.has_sound else ", which has no sound"
+        return "; ".join((text, *self.notes))
+
+
+@dataclass(frozen=True)
+class Timings:
+    """What a turn cost. Tokens count positions of the prompt, media rows among them; seconds are of a wall clock."""
+
+    prompt_tokens: int
+    reused_tokens: int
+    prefilled_tokens: int
+    generated_tokens: int
+    encoded_clips: int
+    encode_seconds: float
+    prefill_seconds: float
+    first_word_seconds: float | None
+    total_seconds: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said, and what it was shown.
+
+    Attributes:
+        text: the words.
+        token_ids: exactly the ids generated, without the stop token.
+        coverage: for each clip in the conversation, what of it was seen and heard.
+        finish: ``"end"``, ``"length"`` (cut at the limit of tokens) or ``"stopped"``.
+        dropped_turns: how many of the oldest turns were forgotten to make room for this one.
+        notes: sentences for the user: what was forgotten, what was cut.
+        timings: what it cost.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    coverage: tuple[ClipCoverage, ...]
+    finish: Finish
+    dropped_turns: int
+    notes: tuple[str, ...]
+    timings: Timings
+
+    @property
+    def stopped(self) -> bool:
+        return self.finish == "stopped"
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """Names of the clips that were seen."""
+        return tuple(clip.name for clip in self.coverage if clip.frames)
+
+    @property
+    def heard(self) -> tuple[str, ...]:
+        """Names of the clips that were heard."""
+        return tuple(clip.name for clip in self.coverage if clip.heard_seconds)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, ready for `json.dumps`."""
+        coverage = [{**asdict(clip), "sentence": clip.sentence} for clip in self.coverage]
+        return {
+            "answer": self.text,
+            "coverage": coverage,
+            "finish": self.finish,
+            "dropped_turns": self.dropped_turns,
+            "notes": list(self.notes),
+            "timings": asdict(self.timings),
+        }
+
+
+@dataclass(frozen=True)
+class _Turn:
+    question: Message
+    answer: Message
+    forgotten_before: int
+    """How many of the oldest turns were already out of the context before this turn."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A turn that fits, before anything was computed."""
+
+    question: Message
+    input_ids: list[int]
+    spans: tuple[Any, ...]
+    forgotten: int
+    options: GenerationOptions
+    limit: int
+    pending: int
+    """How many of the pending clips this question shows."""
+
+
+class ChatSession:
+    """A conversation about videos, images and sounds.
+
+    Args:
+        model: a `VideoLlamaForConditionalGeneration`; put into eval mode.
+        processor: its `VideoLlamaProcessor`.
+        system: the instruction that opens the conversation; None for the template's own.
+        max_new_tokens: answers are cut after this many tokens; None for the model's own default.
+        decoder: ``"pyav"`` or ``"decord"``, for the files that `add` opens.
+        limits: `videollm.media.source.Limits` for the files that `add` opens.
+        reuse_cache: False computes every prompt from its start, which is slower and gives the same answers.
+        encoded: features to share with other sessions of the same model.
+
+    A session answers one question at a time; `stop` may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        system: str | None = None,
+        max_new_tokens: int | None = None,
+        decoder: str = "pyav",
+        limits: Any = None,
+        reuse_cache: bool = True,
+        encoded: EncodedMedia | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.system = system
+        default = getattr(model.generation_config, "max_new_tokens", None) or DEFAULT_MAX_NEW_TOKENS
+        self.options = GenerationOptions(max_new_tokens=default if max_new_tokens is None else max_new_tokens)
+        self.decoder, self.limits, self.reuse_cache = decoder, limits, reuse_cache
+        self.last: Answer | None = None
+        self._clips: dict[str, Clip] = {}
+        self._pending: list[MediaPart] = []
+        self._turns: list[_Turn] = []
+        self._forgotten = 0
+        self._encoded = EncodedMedia() if encoded is None else encoded
+        self._cache = KeyValueCache()
+        self._stop = threading.Event()
+        self._busy = threading.Lock()
+
+    # -- what is in it ---------------------------------------------------------------------------------------------
+
+    @property
+    def context_tokens(self) -> int:
+        """How many positions a conversation may have, questions, answers and media together."""
+        return int(self.model.config.text_config.max_position_embeddings)
+
+    @property
+    def clips(self) -> Mapping[str, Clip]:
+        """The clips by name, read-only."""
+        return MappingProxyType(self._clips)
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation, forgotten turns among it; clips not yet asked about are a last user message without words.
+
+        May be set, to edit earlier turns: an optional system message, then user and assistant in turn. What a changed
+        conversation shares with the one before is not computed again, and nothing counts as forgotten any more.
+        Setting raises ChatError for another order of roles, or a clip that was not added.
+        """
+        opening = [system(self.system)] if self.system is not None else []
+        turns = [message for turn in self._turns for message in (turn.question, turn.answer)]
+        waiting = [user(media=self._pending)] if self._pending else []
+        return (*opening, *turns, *waiting)
+
+    @messages.setter
+    def messages(self, messages: Sequence[Message]) -> None:
+        rest = list(messages)
+        opening = rest.pop(0).text if rest and rest[0].role == "system" else None
+        waiting = list(rest.pop().media) if len(rest) % 2 and rest[-1].role == "user" and not rest[-1].text else []
+        roles = [message.role for message in rest]
+        if roles != ["user", "assistant"] * (len(rest) // 2):
+            raise ChatError(f"messages must be user and assistant in turn, after an optional system; found {roles}")
+        unknown = {part.clip for message in rest for part in message.media} | {part.clip for part in waiting}
+        if unknown - set(self._clips):
+            raise ChatError(f"messages show {sorted(unknown - set(self._clips))}; add these clips first")
+        with self._turn_lock():
+            self.system, self._pending, self._forgotten = opening, waiting, 0
+            self._turns = [_Turn(q, a, 0) for q, a in zip(rest[::2], rest[1::2], strict=True)]
+
+    def transcript(self) -> dict[str, Any]:
+        """The conversation as plain data, ready for `json.dumps`: messages, and what was read of each clip."""
+        return {
+            "messages": [
+                {"role": m.role, "parts": [{k: v for k, v in asdict(p).items() if v is not None} for p in m.parts]}
+                for m in self.messages
+            ],
+            "clips": [asdict(self._covered(clip, seen=True, heard=True)) for clip in self._clips.values()],
+        }
+
+    # -- media -----------------------------------------------------------------------------------------------------
+
+    def add(self, source: str | Path | Clip, name: str | None = None) -> Clip:
+        """Shows a clip to the model, with the next question.
+
+        Args:
+            source: a media file, or a clip that is already open.
+            name: what to call it; by default the file's name, with a number where that is taken.
+
+        Returns:
+            the clip, under its name.
+
+        Raises:
+            MediaError: the file cannot be read (see `videollm.errors`).
+            ChatError: the name is taken, or the clip is a sound and the model has no ear.
+            ContextFullError: with it, the clips alone would not fit the model's context.
+        """
+        if name is not None and name in self._clips:
+            raise ChatError(f"cannot add {name!r}: another clip has this name; choose another")
+        clip = source if isinstance(source, Clip) else self._open(Path(source))
+        label = name if name is not None else self._free_name(printable(clip.name))
+        clip = replace(clip, name=label)
+        if clip.frames is None and self.model.config.audio_config is None:
+            raise ChatError(f"cannot add {label!r}: it is a sound, and this model has no ear; add a video or an image")
+        part = MediaPart(label, type="image" if clip.kind == "image" else "audio" if clip.kind == "audio" else "video")
+        clips, pending = {**self._clips, label: clip}, [*self._pending, part]
+        self._check_media_fit(clips, pending)
+        self._clips, self._pending = clips, pending
+        return clip
+
+    def clear(self) -> None:
+        """Forgets every turn and every clip."""
+        with self._turn_lock():
+            self._turns, self._pending, self._clips, self._forgotten = [], [], {}, 0
+            self._cache.clear()
+            self.last = None
+
+    # -- turns -----------------------------------------------------------------------------------------------------
+
+    def ask(self, question: str, **generation: Any) -> Answer:
+        """Answers a question; see `stream`."""
+        for _ in self.stream(question, **generation):
+            pass
+        assert self.last is not None
+        return self.last
+
+    def stream(self, question: str, **generation: Any) -> AnswerStream:
+        """Answers a question word by word; afterwards the whole is in ``last``.
+
+        Args:
+            question: words; line breaks and tabs are allowed, other control characters are not.
+            generation: fields of `GenerationOptions`; greedy by default.
+
+        Returns:
+            an iterator of pieces that, joined, are the answer's text. The answer is computed as it is read.
+
+        Raises (here, before the first piece):
+            EmptyQuestionError, QuestionTooLongError, ContextFullError, ConfigError (an option), ChatError (a question
+            that is no text, or a session that is still answering).
+        """
+        options = self._with(generation)
+        question = clean_question(question, longest=LONGEST_TOKEN_CHARACTERS * self.context_tokens)
+        release = self._take_turn()
+        try:
+            plan = self._plan(question, options)
+            self._stop.clear()
+        except BaseException:
+            release()
+            raise
+        return AnswerStream(self._answer(plan), release)
+
+    def stop(self) -> None:
+        """Ends the answer under way after its present token; callable from any thread. Idle, it does nothing."""
+        self._stop.set()
+
+    def undo(self) -> str | None:
+        """Takes back the last question and answer, and returns the question; None where there is none.
+
+        Clips stay: those that were shown with it are shown with the next question, before any added since.
+        """
+        with self._turn_lock():
+            if not self._turns:
+                return None
+            turn = self._turns.pop()
+            self._pending = [*turn.question.media, *self._pending]
+            self._forgotten = turn.forgotten_before
+            self.last = None
+            return turn.question.text
+
+    # -- one turn --------------------------------------------------------------------------------------------------
+
+    def _answer(self, plan: _Plan) -> Iterator[str]:
+        """Computes a planned turn, yields its words, and notes it when it has ended."""
+        clock = _Clock()
+        token_ids: list[int] = []
+        words = WordStream(self.processor.tokenizer)
+        positions = self._positions(plan)
+        if not self.reuse_cache:
+            self._cache.clear()
+        reused = self._cache.keep_common_prefix(positions)
+        stopped = self._stop.is_set
+
+        def end(finish: Finish) -> None:
+            self._note(plan, token_ids, words.text, finish, clock, reused)
+
+        embeds = self._embed(plan, reused, clock)
+        logits = None if embeds is None else prefill(self.model, self._cache, embeds, positions[reused:], stopped)
+        clock.prefilled()
+        if logits is None:
+            end("stopped")
+            return
+        decoding = Decoding(
+            self.model,
+            self._cache,
+            logits,
+            plan.options,
+            limit=plan.limit,
+            stop_sequences=self._stop_sequences(),
+            stopped=stopped,
+        )
+        try:
+            for token_id in decoding:
+                token_ids.append(token_id)
+                piece = words.put(token_id)
+                if piece:
+                    clock.word()
+                    yield piece
+            piece = words.finish()
+            if piece:
+                clock.word()
+                yield piece
+        except GeneratorExit:  # the reader went away: as if stopped
+            words.finish()
+            end("stopped")
+            raise
+        end(decoding.finish)
+
+    def _note(
+        self, plan: _Plan, token_ids: list[int], text: str, finish: Finish, clock: _Clock, reused: int
+    ) -> None:
+        """Makes a computed turn part of the conversation."""
+        dropped = plan.forgotten - self._forgotten
+        notes = []
+        if dropped:
+            turns = "the oldest question and answer were" if dropped == 1 else f"the {dropped} oldest turns were"
+            notes.append(f"the context is full: {turns} forgotten (no clip was), and the rest was read again")
+        if finish == "length":
+            notes.append(f"the answer was cut at {len(token_ids)} tokens")
+        prompt = len(plan.input_ids)
+        self.last = Answer(
+            text=text,
+            token_ids=tuple(token_ids),
+            coverage=self._coverage(plan.spans),
+            finish=finish,
+            dropped_turns=dropped,
+            notes=tuple(notes),
+            timings=clock.timings(prompt, reused, len(token_ids)),
+        )
+        if finish == "stopped" and not token_ids:
+            return
+        self._turns.append(_Turn(plan.question, assistant(text, token_ids), self._forgotten))
+        self._pending = self._pending[plan.pending :]
+        self._forgotten = plan.forgotten
+
+    def _embed(self, plan: _Plan, start: int, clock: _Clock) -> torch.Tensor | None:
+        """Embeddings (1, L, D) of the prompt from ``start`` on; None if stopped. Encodes clips not yet encoded."""
+        features: dict[str, list[torch.Tensor]] = {"video": [], "audio": []}
+        for span in plan.spans:
+            if span.start < start:
+                continue
+            if self._stop.is_set():
+                return None
+            clip = self._clips[span.clip]
+            clock.encoding(self._encoded.key(self.processor, clip, span.kind) not in self._encoded)
+            features[span.kind].append(self._encoded.get(self.model, self.processor, clip, span.kind))
+        clock.encoded()
+        video, audio = (torch.stack(rows) if rows else None for rows in (features["video"], features["audio"]))
+        ids = torch.tensor([plan.input_ids[start:]], device=self.model.device)
+        with torch.inference_mode():
+            return self.model.embed(ids, video_features=video, audio_features=audio)
+
+    def _positions(self, plan: _Plan) -> list[Position]:
+        spans = (
+            (span.start, span.length, self._encoded.key(self.processor, self._clips[span.clip], span.kind))
+            for span in plan.spans
+        )
+        return prompt_positions(plan.input_ids, spans)
+
+    # -- fitting the context ---------------------------------------------------------------------------------------
+
+    def _plan(self, question: str, options: GenerationOptions) -> _Plan:
+        """Chooses what the prompt holds so that it and an answer fit the context."""
+        pending = list(self._pending)
+        message = user(question, pending)
+        budget = self._prompt_budget(options)
+        forgotten = self._forgotten
+        prompt = self._render(message, forgotten)
+        if len(prompt.input_ids) > budget:
+            media = len(self._render(user("?", pending), len(self._turns)).input_ids)
+            roomy = budget - (budget - media) // 4
+            fitting = None
+            for forgotten in range(self._forgotten + 1, len(self._turns) + 1):
+                prompt = self._render(message, forgotten)
+                if len(prompt.input_ids) <= budget:
+                    fitting = forgotten, prompt
+                if len(prompt.input_ids) <= roomy:
+                    break
+            if fitting is None:
+                raise self._too_long(message, media, budget)
+            forgotten, prompt = fitting
+        limit = min(options.max_new_tokens, self.context_tokens - len(prompt.input_ids))
+        spans = tuple(sorted(prompt.media, key=lambda span: span.start))
+        return _Plan(message, list(prompt.input_ids), spans, forgotten, options, limit, len(pending))
+
+    def _prompt_budget(self, options: GenerationOptions) -> int:
+        """How many tokens a prompt may have: room for an answer, but never more than a quarter, is left free."""
+        return self.context_tokens - min(options.max_new_tokens, self.context_tokens // 4)
+
+    def _too_long(self, message: Message, media_tokens: int, budget: int) -> ChatError:
+        """Why the question with all clips, and no earlier text, does not fit."""
+        if media_tokens > budget:
+            return ContextFullError(
+                f"the clips take {media_tokens} tokens and the model's context leaves {budget} for clips and question; "
+                "use fewer clips, or a model with a longer context"
+            )
+        found = len(self._render(message, len(self._turns)).input_ids)
+        return QuestionTooLongError(
+            f"the question takes {found - media_tokens + 1} tokens and the model's context leaves "
+            f"{budget - media_tokens + 1} for it; ask a shorter one"
+        )
+
+    def _check_media_fit(self, clips: Mapping[str, Clip], pending: list[MediaPart]) -> None:
+        budget = self._prompt_budget(self.options)
+        media = len(self._render(user("?", pending), len(self._turns), clips).input_ids)
+        if media > budget:
+            raise self._too_long(user("?", pending), media, budget)
+
+    def _render(self, question: Message, forgotten: int, clips: Mapping[str, Clip] | None = None) -> Any:
+        """The prompt of a question, without the first ``forgotten`` turns but with their clips."""
+        kept = [message for turn in self._turns[forgotten:] for message in (turn.question, turn.answer)]
+        carried = tuple(part for turn in self._turns[:forgotten] for part in turn.question.media)
+        kept.append(question)
+        if carried:
+            kept[0] = Message("user", (*carried, *kept[0].parts))
+        opening = [system(self.system)] if self.system is not None else []
+        return self.processor.render(
+            [*opening, *kept], self._clips if clips is None else clips, add_generation_prompt=True
+        )
+
+    # -- small parts -----------------------------------------------------------------------------------------------
+
+    def _coverage(self, spans: Sequence[Any]) -> tuple[ClipCoverage, ...]:
+        shown = {(span.clip, span.kind) for span in spans}
+        names = dict.fromkeys(span.clip for span in spans)
+        return tuple(
+            self._covered(self._clips[name], seen=(name, "video") in shown, heard=(name, "audio") in shown)
+            for name in names
+        )
+
+    @staticmethod
+    def _covered(clip: Clip, *, seen: bool, heard: bool) -> ClipCoverage:
+        frames = clip.frames if seen else None
+        return ClipCoverage(
+            name=clip.name,
+            kind=clip.kind,
+            duration_seconds=float(clip.duration_seconds),
+            frames=0 if frames is None else len(frames),
+            seen_seconds=None if frames is None else (float(frames.seconds[0]), float(frames.seconds[-1])),
+            heard_seconds=_heard_seconds(clip) if heard else 0.0,
+            has_sound=clip.waveforms is not None,
+            notes=clip.notes,
+        )
+
+    def _open(self, path: Path) -> Clip:
+        from videollm.media.decode_worker import open_clip
+        from videollm.media.sampling import FrameSampling, SoundSampling
+
+        hears = self.model.config.audio_config is not None
+        options: dict[str, Any] = {} if self.limits is None else {"limits": self.limits}
+        return open_clip(
+            path,
+            frames=FrameSampling(**self.processor.frame_sampling),
+            sound=SoundSampling(**self.processor.sound_sampling) if hears else None,
+            decoder=self.decoder,
+            **options,
+        )
+
+    def _free_name(self, name: str) -> str:
+        taken, number = name, 2
+        while taken in self._clips:
+            taken, number = f"{name} ({number})", number + 1
+        return taken
+
+    def _with(self, generation: dict[str, Any]) -> GenerationOptions:
+        known = set(GenerationOptions.__dataclass_fields__)
+        if set(generation) - known:
+            raise ConfigError(f"no such option: {sorted(set(generation) - known)}; there are {sorted(known)}")
+        return replace(self.options, **generation)
+
+    def _stop_sequences(self) -> list[tuple[int, ...]]:
+        """Single ids from the generation config and the model's config, and sequences that the processor names."""
+        ids: set[int] = set()
+        for config in (self.model.generation_config, self.model.config):
+            found = getattr(config, "eos_token_id", None)
+            ids |= set() if found is None else {found} if isinstance(found, int) else set(found)
+        return [(i,) for i in sorted(ids)] + [tuple(s) for s in getattr(self.processor, "stop_sequences", ())]
+
+    def _take_turn(self) -> Callable[[], None]:
+        """Marks the session as busy; the function returned, called once or more, frees it."""
+        if not self._busy.acquire(blocking=False):
+            raise ChatError("this session is still answering; read the answer to its end, close() it, or stop() it")
+        released = threading.Event()
+
+        def release() -> None:
+            if not released.is_set():
+                released.set()
+                self._busy.release()
+
+        return release
+
+    def _turn_lock(self) -> _Releasing:
+        return _Releasing(self._take_turn())
+
+
+class AnswerStream(Iterator[str]):
+    """The pieces of an answer, computed as they are read. Closing it early is the same as stopping it."""
+
+    def __init__(self, pieces: Iterator[str], release: Callable[[], None]) -> None:
+        self._pieces: Any = pieces
+        self._release = release
+
+    def __iter__(self) -> AnswerStream:
+        return self
+
+    def __next__(self) -> str:
+        try:
+            return next(self._pieces)
+        except BaseException:  # its end among them
+            self._release()
+            raise
+
+    def close(self) -> None:
+        try:
+            self._pieces.close()
+        finally:
+            self._release()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class _Releasing:
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release = release
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        self._release()
+
+
+class _Clock:
+    """Measures one turn."""
+
+    def __init__(self) -> None:
+        self._start = self._encoded = self._prefilled = time.perf_counter()
+        self._first_word: float | None = None
+        self._clips = 0
+
+    def encoding(self, new: bool) -> None:
+        self._clips += new
+
+    def encoded(self) -> None:
+        self._encoded = self._prefilled = time.perf_counter()
+
+    def prefilled(self) -> None:
+        self._prefilled = time.perf_counter()
+
+    def word(self) -> None:
+        if self._first_word is None:
+            self._first_word = time.perf_counter()
+
+    def timings(self, prompt: int, reused: int, generated: int) -> Timings:
+        return Timings(
+            prompt_tokens=prompt,
+            reused_tokens=reused,
+            prefilled_tokens=prompt - reused,
+            generated_tokens=generated,
+            encoded_clips=self._clips,
+            encode_seconds=self._encoded - self._start,
+            prefill_seconds=self._prefilled - self._encoded,
+            first_word_seconds=None if self._first_word is None else self._first_word - self._start,
+            total_seconds=time.perf_counter() - self._start,
+        )
+
+
+def _heard_seconds(clip: Clip) -> float:
+    """How much of a clip's sound lies in its windows: overlaps counted once, and no more than there are samples."""
+    pieces = [(w.start_seconds, w.start_seconds + w.duration_seconds) for w in clip.waveforms or ()]
+    cuts = sorted(
+        (max(start, low), min(end, high))
+        for start, end in clip.windows_seconds
+        for low, high in pieces
+        if min(end, high) > max(start, low)
+    )
+    total, reached = 0.0, float("-inf")
+    for start, end in cuts:
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+def clean_question(question: str, *, longest: int) -> str:
+    """A question without blanks around it, once it is known to be text.
+
+    Raises:
+        EmptyQuestionError: it has no words.
+        QuestionTooLongError: it has more than ``longest`` characters.
+        ChatError: it holds control characters, or bytes that are no text.
+    """
+    text = question.strip()
+    if len(text) > longest:
+        raise QuestionTooLongError(
+            f"the question has {len(text)} characters and the model reads at most {longest}; ask a shorter one"
+        )
+    for where, character in enumerate(text):
+        category = unicodedata.category(character)
+        if category in ("Cc", "Cs") and character not in "\n\r\t":
+            kind = "a control character" if category == "Cc" else "a byte that is no UTF-8 text"
+            raise ChatError(
+                f"the question holds {kind} (U+{ord(character):04X}) at character {where + 1}; ask in plain text"
+            )
+    if all(unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cc", "Cf") for character in text):
+        raise EmptyQuestionError("the question is empty; ask something in words")
+    return text
+
+
+def printable(name: str) -> str:
+    """A file's name as it can be shown: control characters and bytes that are no text become escapes."""
+    bad = ("Cc", "Cs", "Zl", "Zp")
+    return "".join(f"\\u{ord(c):04x}" if unicodedata.category(c) in bad else c for c in name)

@@ -1,0 +1,99 @@
+"""The command line: one verb, one file in `videollm.cli`, imported when it is asked for.
+
+A verb's module has ``add_arguments(parser)`` and ``run(args) -> int | None``, and imports nothing heavy at its top, so
+that ``--help`` answers at once. Exit codes: 0; 1 a verb's own "no" (e.g. a failed check); 2 the user's input; 130
+interrupted; 141 the reader of our output went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+from videollm import __version__
+from videollm.errors import VideoLLMError
+
+VERBS: dict[str, tuple[str, str]] = {
+    "chat": ("videollm.cli.chat", "ask about videos, images and sounds: one question, or a conversation"),
+    "train": ("videollm.cli.train", "train a model by a recipe (YAML)"),
+    "evaluate": ("videollm.cli.evaluate", "measure a model by a benchmark (YAML)"),
+}
+
+LONGEST_LINE_CHARACTERS = 600
+"""An error line is shortened in its middle beyond this: it may quote a file name or a question of any length."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, one_line(f"{self.prog}: {message}; see {self.prog} --help") + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns its exit code.
+
+    Args:
+        argv: the words after ``videollm``; by default those of this process.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a file's name may hold bytes that no encoding can print
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return _run(words)
+    except SystemExit as exit_:  # argparse leaves this way, after its line
+        return exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else 2
+    except VideoLLMError as error:
+        print(one_line(f"videollm: {error}"), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("videollm: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output is gone; what is still buffered must not raise again when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _run(words: list[str]) -> int:
+    parser = OneLineParser(
+        prog="videollm",
+        description="An assistant that sees and hears.",
+        epilog="verbs:\n" + "\n".join(f"  {verb:<10} {line}" for verb, (_, line) in VERBS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"videollm {__version__}")
+    parser.add_argument("verb", metavar="VERB", help="what to do; `videollm VERB --help` tells more")
+    # Only what stands before the verb is ours: everything behind it belongs to the verb.
+    first = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
+    verb = parser.parse_args(words[: first + 1]).verb
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(VERBS)}"
+        parser.error(f"no verb {verb!r}; {hint}")
+    home, line = VERBS[verb]
+    module: Any = import_module(home)
+    verb_parser = OneLineParser(prog=f"videollm {verb}", description=line[0].upper() + line[1:] + ".")
+    module.add_arguments(verb_parser)
+    code = module.run(verb_parser.parse_args(words[first + 1 :]))
+    sys.stdout.flush()
+    return int(code or 0)
+
+
+def one_line(text: str) -> str:
+    """Text as one line that a terminal can show: no line breaks or control characters, and not too long."""
+    line = "".join(c if c.isprintable() else " " if c.isspace() else f"\\x{ord(c):02x}" for c in text)
+    if len(line) > LONGEST_LINE_CHARACTERS:
+        half = LONGEST_LINE_CHARACTERS // 2
+        line = f"{line[:half]} ... {line[-half:]}"
+    return line
+
+
+if __name__ == "__main__":
+    sys.exit(main())
