@@ -257,6 +257,12 @@ class ChatSession:
             self.system, self._pending, self._forgotten = opening, waiting, 0
             self._turns = [_Turn(q, a, 0) for q, a in zip(rest[::2], rest[1::2], strict=True)]
 
+    @property
+    def coverage(self) -> tuple[ClipCoverage, ...]:
+        """For each clip, what of it the model is shown."""
+        hears = self.model.config.audio_config is not None
+        return tuple(self._covered(clip, seen=True, heard=hears) for clip in self._clips.values())
+
     def transcript(self) -> dict[str, Any]:
         """The conversation as plain data, ready for `json.dumps`: messages, and what was read of each clip."""
         return {
@@ -264,7 +270,7 @@ class ChatSession:
                 {"role": m.role, "parts": [{k: v for k, v in asdict(p).items() if v is not None} for p in m.parts]}
                 for m in self.messages
             ],
-            "clips": [asdict(self._covered(clip, seen=True, heard=True)) for clip in self._clips.values()],
+            "clips": [asdict(clip) for clip in self.coverage],
         }
 
     # -- media -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,351 @@
+"""`videollm chat`: one question about some clips, or a conversation.
+
+The answer goes to stdout, last; what was seen and heard stands before it. Errors go to stderr, one line each. Without a
+terminal there are no prompts and no colours, and questions are read from stdin, one a line.
+
+While torch is being imported, which takes longer than anything else here, the clips are decoded in a worker process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from videollm.errors import ConfigError, EmptyQuestionError, MediaNotFoundError, VideoLLMError
+
+if TYPE_CHECKING:
+    from videollm.chat.session import Answer, ChatSession
+    from videollm.clips import Clip
+
+TINY_NOTICE = (
+    "tiny was trained only on drawn shapes and synthetic sounds; of other videos it tells simple attributes, "
+    "and it does not know people, places, objects or words."
+)
+TINY_FOLDER = Path(__file__).parent.parent / "assets" / "tiny"
+
+HELP = """\
+/add PATH    show another video, image or sound with the next question
+/media       list the clips, and what of each was seen and heard
+/undo        take back the last question and answer
+/clear       forget the conversation and its clips
+/save FILE   write the conversation as JSON
+/help        show this list
+/quit        leave (or Ctrl-D, or Ctrl-C twice); Ctrl-C once stops an answer"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="CLIP",
+        help="video, image or sound files; a last word that is no file and holds a space or a question mark is the "
+        "question; without a question a conversation begins",
+    )
+    parser.add_argument("--ask", metavar="TEXT", help="the question, where it could be taken for a file")
+    parser.add_argument("--model", default="tiny", metavar="NAME|DIR", help="default: the embedded tiny")
+    parser.add_argument("--bits", type=int, choices=(4, 8), help="quantise the language model")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, ...; default: the best there is")
+    parser.add_argument("--decoder", choices=("pyav", "decord"), default="pyav", help="what reads video files")
+    parser.add_argument("--frames", type=int, metavar="N", help="look at N frames of a clip at most")
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="cut answers after N tokens")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0, the default, is greedy")
+    parser.add_argument("--top-p", type=float, default=1.0, help="draw from the likeliest words of this share")
+    parser.add_argument("--seed", type=int, help="makes drawing repeatable")
+    parser.add_argument("--json", action="store_true", help="one JSON object an answer")
+
+
+def run(args: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    paths, question = split_words(args.words, args.ask)
+    if question is not None and not question.strip():
+        raise EmptyQuestionError("the question is empty; ask something in words")
+    if question is not None and not paths:
+        raise MediaNotFoundError(
+            f"no clip to ask {question!r} about: name a video, image or sound file before the question"
+        )
+    for path in paths:
+        if not path.exists():
+            raise MediaNotFoundError(f"cannot open {str(path)!r}: no such file; check the path")
+    quiet()
+    with ThreadPoolExecutor(1, thread_name_prefix="decode") as decoding:
+        try:
+            opening = open_early(decoding, paths, args)
+            session = start(args)
+            for path, clip in zip(paths, opening, strict=True):
+                session.add(path if clip is None else clip.result())
+        except BaseException:
+            decoding.shutdown(wait=False, cancel_futures=True)
+            raise
+    conversation = Conversation(session, args, time.perf_counter() - started)
+    if question is not None:
+        return conversation.one(question)
+    return conversation.talk() if sys.stdin.isatty() else conversation.read(sys.stdin)
+
+
+def split_words(words: list[str], ask: str | None) -> tuple[list[Path], str | None]:
+    """Files and question of a command line; see ``--help`` for the rule."""
+    if ask is None and words and not os.path.exists(words[-1]) and (not words[-1] or set(words[-1]) & set(" ?\t\n")):
+        words, ask = words[:-1], words[-1]
+    return [Path(word) for word in words], ask
+
+
+def quiet() -> None:
+    """Silences what libraries say about themselves; before they are imported."""
+    import logging
+    import warnings
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("BITSANDBYTES_NOWELCOME", "1")
+    logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore")
+
+
+def open_early(decoding: ThreadPoolExecutor, paths: list[Path], args: argparse.Namespace) -> list[Future[Clip] | None]:
+    """Begins to decode before torch is there; None for each clip where that cannot be: the session then opens it.
+
+    How clips are sampled stands in the model's folder, in plain JSON.
+    """
+    folder = TINY_FOLDER if args.model == "tiny" else Path(args.model)
+    try:
+        sampling = json.loads((folder / "processor_config.json").read_text())
+        hears = json.loads((folder / "config.json").read_text())["audio_config"] is not None
+        frame_sampling, sound_sampling = sampling["frame_sampling"], sampling["sound_sampling"]
+    except (OSError, ValueError, KeyError, TypeError):  # not a folder of ours: loading the model will say so
+        return [None] * len(paths)
+    from videollm.media.decode_worker import open_clip
+    from videollm.media.sampling import FrameSampling, SoundSampling
+
+    frames = FrameSampling(**with_frames(frame_sampling, args.frames))
+    sound = SoundSampling(**sound_sampling) if hears else None
+    return [decoding.submit(open_clip, path, frames=frames, sound=sound, decoder=args.decoder) for path in paths]
+
+
+def with_frames(sampling: dict[str, Any], frames: int | None) -> dict[str, Any]:
+    """A processor's frame sampling with another number of frames."""
+    if frames is None:
+        return dict(sampling)
+    if frames < 1:
+        raise ConfigError(f"--frames must be at least 1, found {frames}")
+    return {**sampling, "max_frames" if sampling.get("strategy") == "rate" else "frames": frames}
+
+
+def start(args: argparse.Namespace) -> ChatSession:
+    """Imports torch, loads the model, opens a session."""
+    from videollm.chat.session import ChatSession
+    from videollm.models.hub import load
+
+    model, processor = load(args.model, device=args.device, bits=args.bits)
+    table = model.config.max_frame_positions
+    if args.frames is not None and args.frames > table:
+        raise ConfigError(f"--frames {args.frames} is more than the {table} frames this model looks at; use fewer")
+    processor.frame_sampling = with_frames(processor.frame_sampling, args.frames)
+    return ChatSession(model, processor, max_new_tokens=args.max_new_tokens, decoder=args.decoder)
+
+
+class Conversation:
+    """A session on a terminal, in a pipe, or for one question."""
+
+    def __init__(self, session: ChatSession, args: argparse.Namespace, load_seconds: float) -> None:
+        self.session = session
+        self.json = args.json
+        self.model = args.model
+        self.notice = TINY_NOTICE if args.model == "tiny" else None
+        self.load_seconds = load_seconds
+        self.options = {"temperature": args.temperature, "top_p": args.top_p, "seed": args.seed}
+        self.colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        self.greeted = False
+        self.told: set[str] = set()
+        self.commands: dict[str, Callable[[str], None]] = {
+            "/add": self.add,
+            "/media": self.media,
+            "/undo": self.undo,
+            "/clear": self.clear,
+            "/save": self.save,
+            "/help": lambda _: self.say(HELP),
+        }
+
+    # -- ways in ---------------------------------------------------------------------------------------------------
+
+    def one(self, question: str) -> int:
+        """Answers one question."""
+        return 130 if self.answer(question).stopped else 0
+
+    def read(self, lines: Any) -> int:
+        """Answers questions from a pipe. A line that fails is reported and the next one read; the exit code is 2."""
+        lines.reconfigure(errors="surrogateescape")
+        failed = False
+        for line in lines:
+            if line.strip() in ("/quit", "/exit"):
+                break
+            failed |= not self.line(line)
+        return 2 if failed else 0
+
+    def talk(self) -> int:
+        """Talks on a terminal."""
+        import contextlib
+
+        with contextlib.suppress(ImportError):  # gives the prompt its history and its arrow keys
+            import readline  # noqa: F401
+        self.greet()
+        self.cover()
+        self.say("Ask, or /help.", dim=True)
+        interrupted = False
+        while True:
+            try:
+                line = input("> ")
+            except EOFError:
+                self.say("")
+                return 0
+            except KeyboardInterrupt:
+                if interrupted:
+                    self.say("")
+                    return 130
+                interrupted = True
+                self.say("\n(Ctrl-C again leaves)", dim=True)
+                continue
+            interrupted = False
+            if line.strip() in ("/quit", "/exit"):
+                return 0
+            self.line(line)
+
+    def line(self, line: str) -> bool:
+        """Obeys a command or answers a question; an error is one line, and False."""
+        from videollm.cli.main import one_line
+
+        text = line.strip()
+        if not text:
+            return True
+        try:
+            word, _, rest = text.partition(" ")
+            if word in self.commands:
+                self.commands[word](rest.strip())
+            elif text.startswith("/") and "/" not in word[1:]:
+                raise ConfigError(f"no command {word}; /help lists them")
+            else:
+                self.answer(text)
+        except VideoLLMError as error:
+            sys.stdout.flush()
+            print(one_line(f"videollm: {error}"), file=sys.stderr, flush=True)
+            return False
+        return True
+
+    # -- answering -------------------------------------------------------------------------------------------------
+
+    def answer(self, question: str) -> Answer:
+        """Asks, and shows the answer as it comes."""
+        stream = self.session.stream(question, **self.options)
+        with stop_on_interrupt(self.session):
+            if self.json:
+                for _ in stream:
+                    pass
+            else:
+                self.greet()
+                self.cover()
+                for piece in stream:
+                    self.put(piece)
+                self.put("\n")
+        answer = self.session.last
+        assert answer is not None
+        if self.json:
+            record = {"question": question, **answer.to_json(), "model": self.model, "notice": self.notice}
+            record["timings"]["load_seconds"] = self.load_seconds
+            print(json.dumps(record), flush=True)
+        else:
+            for note in (*answer.notes, *(["stopped"] if answer.stopped else [])):
+                self.say(f"({note})", dim=True)
+        return answer
+
+    def greet(self) -> None:
+        """Says once, first, what the model is for."""
+        if self.notice and not self.greeted:
+            self.say(self.notice, dim=True)
+        self.greeted = True
+
+    def cover(self) -> None:
+        """Says of each clip, once, what the model is shown of it."""
+        for clip in self.session.coverage:
+            if clip.name not in self.told:
+                self.told.add(clip.name)
+                self.say(f"({clip.sentence})", dim=True)
+
+    # -- commands --------------------------------------------------------------------------------------------------
+
+    def add(self, path: str) -> None:
+        if not path:
+            raise ConfigError("/add needs a path: /add PATH")
+        self.session.add(Path(path).expanduser())
+        if not self.json:
+            self.cover()
+
+    def media(self, _: str) -> None:
+        for clip in self.session.coverage:
+            self.say(clip.sentence)
+        if not self.session.coverage:
+            self.say("no clips; /add PATH adds one")
+
+    def undo(self, _: str) -> None:
+        question = self.session.undo()
+        self.say("nothing to take back" if question is None else f"took back: {question}")
+
+    def clear(self, _: str) -> None:
+        self.session.clear()
+        self.told.clear()
+        self.say("forgot everything")
+
+    def save(self, path: str) -> None:
+        if not path:
+            raise ConfigError("/save needs a file: /save FILE")
+        text = json.dumps({"model": self.model, **self.session.transcript()}, indent=1) + "\n"
+        target = Path(path).expanduser()
+        try:
+            with target.open("x", encoding="utf-8") as file:  # "x": a conversation never overwrites a file
+                file.write(text)
+        except OSError as error:
+            raise ConfigError(f"cannot write {str(target)!r}: {error.strerror}; choose another file") from None
+        self.say(f"saved {target}")
+
+    # -- output ----------------------------------------------------------------------------------------------------
+
+    def say(self, text: str, *, dim: bool = False) -> None:
+        """A line about the conversation; with --json these go to stderr, so that stdout is JSON only."""
+        text = shown(text)
+        if self.json:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            print(f"\x1b[2m{text}\x1b[0m" if dim and self.colours else text, flush=True)
+
+    @staticmethod
+    def put(piece: str) -> None:
+        sys.stdout.write(shown(piece))
+        sys.stdout.flush()
+
+
+def shown(text: str) -> str:
+    """Text without characters that command a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+
+
+@contextmanager
+def stop_on_interrupt(session: ChatSession) -> Iterator[None]:
+    """While an answer is computed, the first Ctrl-C stops it and a second one leaves the program."""
+
+    def stop(signum: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        session.stop()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
