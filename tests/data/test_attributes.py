@@ -1,4 +1,4 @@
-"""The estimator against synthetic motion and sound whose truth is known: at least 95 of 100 right, outside the margins."""
+"""The estimator against synthetic motion and sound of known truth: at least 95 of 100 right outside the margins."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def view(picture: np.ndarray, middle: tuple[float, float], scale: float, height:
 def shot(
     rng: np.random.Generator, motion: str, count: int, height: int, width: int, speed: float, things: int = 0
 ) -> np.ndarray:
-    """``count`` frames 0.25 s apart of a texture that moves at ``speed`` of the longer side a second, with movers on top."""
+    """``count`` frames 0.25 s apart of a texture moving at ``speed`` longer sides a second, with movers on top."""
     side = max(height, width)
     picture = texture(rng, side * 4, int(rng.integers(max(2, side // 24), max(3, side // 6))))
     middle = np.array([side * 2.0, side * 2.0])

@@ -35,8 +35,8 @@ def colour_names(pixels: np.ndarray) -> np.ndarray:
     """The colour name of each pixel, as an index into `COLOURS`.
 
     Rule, with V = max/255, C = (max - min)/255, S = C/V and hue in degrees:
-    black: V < 0.16, or nearly colourless and V < 0.22. Nearly colourless (S < 0.17 or C < 0.08): white from V 0.80, else
-    gray. Hues: red 345-14, orange 14-42, yellow 42-68, green 68-172, blue 172-258 (so cyan is split at 172), purple
+    black: V < 0.16, or nearly colourless and V < 0.22. Nearly colourless (S < 0.17 or C < 0.08): white from V 0.80,
+    else gray. Hues: red 345-14, orange 14-42, yellow 42-68, green 68-172, blue 172-258 (cyan is split at 172), purple
     258-310, pink 310-345. Light red (345-14, S < 0.60, V >= 0.65) is pink. Brown: hue 8-42 and dark (V < 0.68) or pale
     (S < 0.48), and hue 42-55 with V < 0.50.
 
@@ -341,7 +341,7 @@ def _pairs(times: np.ndarray, gap_seconds: float) -> list[tuple[int, int]]:
 
 
 def _unexplained(small: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per pair of frames: mean difference left after moving each block as well as possible, and share of lost blocks."""
+    """Per pair of frames: mean difference left after moving each block as well as possible, share of lost blocks."""
     count, height, width, _ = small.shape
     block = 4
     rows, columns = height // block, width // block
@@ -377,7 +377,7 @@ def _histogram_change(small: np.ndarray) -> np.ndarray:
 
 
 def _speeds(grey: np.ndarray, times: np.ndarray, at_cut: list[float], gap_seconds: float) -> list[np.ndarray | None]:
-    """Motion of at most 12 pairs of frames as (right, down, rim of the zoom) in longer sides a second; None: no one motion."""
+    """Motion of at most 12 pairs of frames as (right, down, rim of the zoom) in longer sides a second, or None."""
     pairs = [
         (first, second)
         for first, second in _pairs(times, gap_seconds)
