@@ -46,9 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a file's name may hold bytes that no encoding can print
             stream.reconfigure(errors="backslashreplace")
     try:
-        return _run(words)
-    except SystemExit as exit_:  # argparse leaves this way, after its line
-        return exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else 2
+        code = _run(words)
+        sys.stdout.flush()  # here, where it can still be caught that nobody reads
+        return code
     except VideoLLMError as error:
         print(one_line(f"videollm: {error}"), file=sys.stderr)
         return 2
@@ -62,6 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    try:
+        return _run_verb(words)
+    except SystemExit as exit_:  # argparse leaves this way, after its line
+        return exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else 2
+
+
+def _run_verb(words: list[str]) -> int:
     parser = OneLineParser(
         prog="videollm",
         description="An assistant that sees and hears.",
@@ -69,10 +76,12 @@ def _run(words: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"videollm {__version__}")
-    parser.add_argument("verb", metavar="VERB", help="what to do; `videollm VERB --help` tells more")
+    parser.add_argument("verb", metavar="VERB", nargs="?", help="what to do; `videollm VERB --help` tells more")
     # Only what stands before the verb is ours: everything behind it belongs to the verb.
     first = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
     verb = parser.parse_args(words[: first + 1]).verb
+    if verb is None:
+        parser.error(f"no verb; there are {', '.join(VERBS)}")
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(VERBS)}"
@@ -81,9 +90,7 @@ def _run(words: list[str]) -> int:
     module: Any = import_module(home)
     verb_parser = OneLineParser(prog=f"videollm {verb}", description=line[0].upper() + line[1:] + ".")
     module.add_arguments(verb_parser)
-    code = module.run(verb_parser.parse_args(words[first + 1 :]))
-    sys.stdout.flush()
-    return int(code or 0)
+    return int(module.run(verb_parser.parse_args(words[first + 1 :])) or 0)
 
 
 def one_line(text: str) -> str:
