@@ -110,7 +110,7 @@ def test_shares_of_colours_are_shares_of_the_picture() -> None:
 def test_brightness_of_a_level(level: int, name: str) -> None:
     got, margin = attributes.brightness(np.full((3, 40, 50, 3), level, dtype=np.uint8))
     assert got == name
-    assert margin == pytest.approx(min(abs(level - 80), abs(level - 150)) / 255, abs=1e-3)
+    assert margin == pytest.approx(min(abs(level - 80), abs(level - 150)), abs=0.01)
 
 
 SIZES = [(64, 64), (36, 64), (64, 36), (90, 160)]

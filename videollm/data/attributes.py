@@ -103,10 +103,10 @@ def brightness(pixels: np.ndarray) -> tuple[Brightness, float]:
     """Mean luma (Rec. 601, 0-255): dark below 80, bright from 150, else medium.
 
     Returns:
-        The name, and the distance of the mean from the nearest boundary as a share of the range (0-1).
+        The name, and the distance of the mean from the nearest boundary in levels of 255.
     """
     mean = float(_luma(_shrink(pixels, 96)).mean())
-    margin = min(abs(mean - DARK_BELOW), abs(mean - BRIGHT_FROM)) / 255.0
+    margin = min(abs(mean - DARK_BELOW), abs(mean - BRIGHT_FROM))
     return ("dark" if mean < DARK_BELOW else "bright" if mean >= BRIGHT_FROM else "medium"), margin
 
 
