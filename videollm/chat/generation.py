@@ -18,6 +18,7 @@ import torch
 from transformers.generation.logits_process import (
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
+    SuppressTokensLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -76,9 +77,9 @@ class GenerationOptions:
 
 
 class TokenChooser:
-    """Chooses the next token from logits, by the options."""
+    """Chooses the next token from logits, by the options; never one of the ids in ``never``."""
 
-    def __init__(self, options: GenerationOptions) -> None:
+    def __init__(self, options: GenerationOptions, never: Sequence[int] = ()) -> None:
         self.greedy = options.greedy
         self.generator = torch.Generator()
         if options.seed is not None:
@@ -86,6 +87,8 @@ class TokenChooser:
         else:
             self.generator.seed()
         self.processors = LogitsProcessorList()
+        if never:
+            self.processors.append(SuppressTokensLogitsProcessor(list(never)))
         if options.repetition_penalty != 1:
             self.processors.append(RepetitionPenaltyLogitsProcessor(float(options.repetition_penalty)))
         if not options.greedy:
@@ -168,11 +171,12 @@ class Decoding:
         *,
         limit: int,
         stop_sequences: Sequence[Sequence[int]],
+        never: Sequence[int] = (),
         stopped: Callable[[], bool],
     ) -> None:
         self.finish: Finish = "stopped"
         self._model, self._cache, self._logits = model, cache, logits
-        self._chooser = TokenChooser(options)
+        self._chooser = TokenChooser(options, never)
         self._limit = limit
         self._stops = [tuple(stop) for stop in stop_sequences if stop]
         self._stopped = stopped

@@ -391,6 +391,7 @@ class ChatSession:
             plan.options,
             limit=plan.limit,
             stop_sequences=self._stop_sequences(),
+            never=self._placeholders(),
             stopped=stopped,
         )
         try:
@@ -446,7 +447,8 @@ class ChatSession:
             if self._stop.is_set():
                 return None
             clip = self._clips[span.clip]
-            clock.encoding(self._encoded.key(self.processor, clip, span.kind) not in self._encoded)
+            if self._encoded.key(self.processor, clip, span.kind) not in self._encoded:
+                clock.clips.add(span.clip)
             features[span.kind].append(self._encoded.get(self.model, self.processor, clip, span.kind))
         clock.encoded()
         video, audio = (torch.stack(rows) if rows else None for rows in (features["video"], features["audio"]))
@@ -580,6 +582,11 @@ class ChatSession:
             ids |= set() if found is None else {found} if isinstance(found, int) else set(found)
         return [(i,) for i in sorted(ids)] + [tuple(s) for s in getattr(self.processor, "stop_sequences", ())]
 
+    def _placeholders(self) -> list[int]:
+        """Ids that stand for media: said by the model, they would be read as a clip in the next turn."""
+        config = self.model.config
+        return [i for i in (config.video_token_id, config.audio_token_id) if i < config.text_config.vocab_size]
+
     def _take_turn(self) -> Callable[[], None]:
         """Marks the session as busy; the function returned, called once or more, frees it."""
         if not self._busy.acquire(blocking=False):
@@ -641,10 +648,7 @@ class _Clock:
     def __init__(self) -> None:
         self._start = self._encoded = self._prefilled = time.perf_counter()
         self._first_word: float | None = None
-        self._clips = 0
-
-    def encoding(self, new: bool) -> None:
-        self._clips += new
+        self.clips: set[str] = set()
 
     def encoded(self) -> None:
         self._encoded = self._prefilled = time.perf_counter()
@@ -662,7 +666,7 @@ class _Clock:
             reused_tokens=reused,
             prefilled_tokens=prompt - reused,
             generated_tokens=generated,
-            encoded_clips=self._clips,
+            encoded_clips=len(self.clips),
             encode_seconds=self._encoded - self._start,
             prefill_seconds=self._prefilled - self._encoded,
             first_word_seconds=None if self._first_word is None else self._first_word - self._start,
