@@ -6,17 +6,34 @@ Sizes, inputs and tolerances come from the index ``video_llama/golden/goldens.js
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import random
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from tests.models.video_llama.published_keys import our_weights
+from videollm.media.decode_worker import read_clip
+from videollm.media.sampling import (
+    FrameSampling,
+    SoundSampling,
+    headtail_indices,
+    published_sound_windows,
+    uniform_indices,
+)
 from videollm.models.imagebind import ImageBindVisionConfig, ImageBindVisionModel
-from videollm.models.video_llama import VideoLlamaConfig, VideoLlamaForConditionalGeneration
+from videollm.models.video_llama import (
+    VideoLlamaConfig,
+    VideoLlamaFeatureExtractor,
+    VideoLlamaForConditionalGeneration,
+    VideoLlamaImageProcessor,
+)
+from videollm.models.video_llama.feature_extraction_video_llama import resample
 
 
 class Goldens:
@@ -264,3 +281,82 @@ def test_gradients_of_the_video_branch(golden: Goldens, model: VideoLlamaForCond
         (name,) = our_weights({key.removeprefix("grad."): torch.empty(0)})
         golden.check(file, key, found[name].grad)
     model.zero_grad()
+
+
+# ---- preprocessing: the index is ``preprocess.json``
+
+
+@pytest.fixture(scope="module")
+def preprocess(golden: Goldens) -> dict[str, Any]:
+    return json.loads((golden.folder / "preprocess.json").read_text())
+
+
+def arrays(golden: Goldens, section: dict[str, Any]) -> dict[str, torch.Tensor]:
+    with np.load(golden.folder / section["npz"]) as stored:
+        return {key: torch.from_numpy(stored[key]) for key in stored.files}
+
+
+def test_frame_sampling(preprocess: dict[str, Any]) -> None:
+    cases = preprocess["sampling"]
+    assert cases["uniform"] and cases["headtail"] and cases["uniform_float_drift_cases"]
+    for case in cases["uniform"]:
+        assert uniform_indices(case["vlen"], case["n_frms"]) == case["indices"], case
+    for case in cases["uniform_float_drift_cases"]:
+        # Where the published floats drift into one index too many, ours stops in range.
+        assert uniform_indices(case["vlen"], case["n_frms"]) == case["indices"][: case["n_frms"]], case
+    for case in cases["headtail"]:
+        if case["indices"]:
+            rng = random.Random(case["python_random_seed"])
+            assert headtail_indices(case["vlen"], case["n_frms"], rng) == case["indices"], case
+
+
+def test_sound_to_mel(golden: Goldens, preprocess: dict[str, Any], golden_media: Callable[[str], Path]) -> None:
+    section = preprocess["audio"]
+    stored, extractor = arrays(golden, section), VideoLlamaFeatureExtractor(as_published=True)
+    assert section["files"]
+    for name, facts in section["files"].items():
+        clip = read_clip(golden_media(name), sound=SoundSampling("published"))
+        (waveform,) = clip.waveforms
+        assert waveform.rate_hz == facts["native_rate"] and len(waveform.samples) == facts["channels"]
+        np.testing.assert_allclose(clip.windows_seconds, facts["clip_start_end_s"], atol=1e-4)
+        samples = torch.from_numpy(waveform.samples)
+        resampled = resample(samples, waveform.rate_hz, extractor.sampling_rate, precision=torch.float32)
+        assert resampled.shape[1] == facts["resampled_samples"]
+        key = name.replace(".", "_")
+        if f"{key}__resampled_16k" in stored:
+            torch.testing.assert_close(resampled, stored[f"{key}__resampled_16k"], atol=1e-6, rtol=0)
+        # The published windows are cut after resampling, whose length is rounded up to a whole sample; one sample
+        # decides about the quiet bins, so the comparison needs exactly these.
+        windows = published_sound_windows(resampled.shape[1] / extractor.sampling_rate)
+        np.testing.assert_allclose(windows, facts["clip_start_end_s"], atol=1e-9)
+        mel = extractor(clip.waveforms, windows)
+        assert [1, *mel.shape] == facts["mel_shape"]
+        stated = section["tolerance"][name.rsplit(".", 1)[-1]]
+        tolerance = float(re.search(r"atol ([\d.e-]+\d)", stated)[1])
+        torch.testing.assert_close(mel[None], stored[f"{key}__mel"], atol=tolerance, rtol=0)
+        padding = mel[..., facts["fbank_frames_before_pad"] :]
+        torch.testing.assert_close(padding, torch.full_like(padding, facts["pad_value_after_normalisation"]))
+
+
+def test_frames_to_pixels(golden: Goldens, preprocess: dict[str, Any], golden_media: Callable[[str], Path]) -> None:
+    section = preprocess["frames"]
+    stored = arrays(golden, section)
+    native, squashed = stored["native_uint8"].numpy(), stored["decord_resized_uint8"]
+    published = VideoLlamaImageProcessor(size=squashed.shape[0], as_published=True)
+    by_frame = squashed.permute(2, 0, 1)[None]
+    exact = {"atol": 1e-6, "rtol": 0}
+    torch.testing.assert_close(published.normalise(by_frame)[0], stored["eval_normalised"][:, 0], **exact)
+    torch.testing.assert_close(published(native[None], still=True)[0], stored["still_image_eval"], **exact)
+    box = tuple(section["train_boxes_top_left_h_w_by_torch_seed"][0])
+    crop = published.crop_for_training(by_frame, box)
+    torch.testing.assert_close(published.normalise(crop)[0], stored["train_crop_normalised"][:, 0], **exact)
+    ours = VideoLlamaImageProcessor(size=squashed.shape[0]).crop_for_training(by_frame, box)[0]
+    raw = stored["train_crop_float_before_cast"][:, 0]
+    assert int(((raw < 0) | (raw >= 256)).sum()) == section["train_crop_out_of_range_pixels_box0"]
+    torch.testing.assert_close(ours, raw.clamp(0, 255), **exact)
+    # The reference scaled while decoding, in YUV with halved chroma, so that from RGB only a loose bound can hold.
+    found = published(native[None])[0] * torch.tensor(published.image_std).view(3, 1, 1)
+    found = (found + torch.tensor(published.image_mean).view(3, 1, 1)) * 255
+    assert (found - squashed.permute(2, 0, 1)).abs().mean() < 2.0
+    clip = read_clip(golden_media(section["video"]), frames=FrameSampling("uniform", frames=10**6))
+    np.testing.assert_array_equal(clip.frames.pixels[section["frame_index"]], native)

@@ -85,7 +85,10 @@ class VideoLlamaFeatureExtractor(FeatureExtractionMixin):
             samples = torch.from_numpy(waveform.samples)
             if not self.as_published:
                 samples = samples.mean(dim=0, keepdim=True)  # before resampling, which is linear: half the work
-            pieces.append((waveform.start_seconds, resample(samples, waveform.rate_hz, self.sampling_rate).clone()))
+            precision = torch.float32 if self.as_published else torch.float64
+            samples = resample(samples, waveform.rate_hz, self.sampling_rate, precision=precision)
+            # A copy where it is written to below, so that the caller's samples stay as they are.
+            pieces.append((waveform.start_seconds, samples.clone() if self.as_published else samples))
         segments = torch.zeros(len(windows_seconds), self.segment_samples)
         for row, (start, end) in zip(segments, windows_seconds, strict=True):
             offset, samples = max(pieces, key=lambda piece: _overlap(piece, start, end, self.sampling_rate))
@@ -123,7 +126,7 @@ def _overlap(piece: tuple[float, torch.Tensor], start: float, end: float, rate_h
 
 @lru_cache(maxsize=8)
 def _resampling_filters(
-    source: int, target: int, lowpass_width: int, rolloff: float
+    source: int, target: int, lowpass_width: int, rolloff: float, precision: torch.dtype
 ) -> tuple[int, torch.Tensor, torch.Tensor]:
     """Taps of each output phase: (width, first input sample of each phase ``(target,)``, weights ``(target, K)``)."""
     cutoff = min(source, target) * rolloff
@@ -131,15 +134,21 @@ def _resampling_filters(
     phase = torch.arange(target, dtype=torch.int64)
     first = torch.div(phase * source, target, rounding_mode="floor") - width
     taps = first[:, None] + torch.arange(2 * width + 2)
-    time = (taps.double() / source - phase.double()[:, None] / target) * cutoff
+    time = (taps.to(precision) / source - phase.to(precision)[:, None] / target) * cutoff
     time = time.clamp(-lowpass_width, lowpass_width)
     window = torch.cos(time * math.pi / lowpass_width / 2) ** 2
-    weights = torch.sinc(time) * window * (cutoff / source)
-    return width, first, weights.float()
+    time = time * math.pi
+    weights = torch.where(time == 0, 1.0, torch.sin(time) / time) * window * (cutoff / source)
+    return width, first, weights
 
 
 def resample(
-    samples: torch.Tensor, from_hz: int, to_hz: int, lowpass_width: int = 6, rolloff: float = 0.99
+    samples: torch.Tensor,
+    from_hz: int,
+    to_hz: int,
+    lowpass_width: int = 6,
+    rolloff: float = 0.99,
+    precision: torch.dtype = torch.float64,
 ) -> torch.Tensor:
     """Windowed-sinc resampling (Hann window), between any two whole rates.
 
@@ -148,6 +157,7 @@ def resample(
         from_hz, to_hz: rates in Hz, positive.
         lowpass_width: zero crossings of the sinc on each side.
         rolloff: cut-off as a share of the lower Nyquist rate.
+        precision: in which the taps are computed. The published ones were computed in float32, which is off by 3e-6.
 
     Returns:
         float ``(C, ceil(N * to_hz / from_hz))``. Equal rates give ``samples`` itself.
@@ -164,18 +174,19 @@ def resample(
         return samples
     divisor = math.gcd(int(from_hz), int(to_hz))
     source, target = int(from_hz) // divisor, int(to_hz) // divisor
-    width, first, weights = _resampling_filters(source, target, lowpass_width, rolloff)
+    width, first, weights = _resampling_filters(source, target, lowpass_width, rolloff, precision)
     wanted = -(-samples.shape[1] * target // source)
     blocks = -(-wanted // target)
+    weights = weights.to(samples.dtype)
     taps = weights.shape[1]
     padded = functional.pad(samples, (width, blocks * source + taps - samples.shape[1] + width))
     if target <= 512 and source <= 4096:
         # Few phases: one convolution, whose kernel holds all phases side by side.
-        kernel = torch.zeros(target, int(first[-1]) + width + taps)
+        kernel = torch.zeros(target, int(first[-1]) + width + taps, dtype=weights.dtype)
         for phase in range(target):
             begin = int(first[phase]) + width
             kernel[phase, begin : begin + taps] = weights[phase]
-        resampled = functional.conv1d(padded.unsqueeze(1), kernel.unsqueeze(1).to(padded.dtype), stride=source)
+        resampled = functional.conv1d(padded.unsqueeze(1), kernel.unsqueeze(1), stride=source)
         return resampled.transpose(1, 2).flatten(1)[:, :wanted]
     views = padded.unfold(1, taps, 1)
     parts = []
@@ -184,7 +195,7 @@ def resample(
         index = torch.arange(begin, min(begin + step, wanted))
         phase = index % target
         starts = torch.div(index, target, rounding_mode="floor") * source + first[phase] + width
-        parts.append((views[:, starts] * weights[phase].to(padded.dtype)).sum(dim=-1))
+        parts.append((views[:, starts] * weights[phase]).sum(dim=-1))
     return torch.cat(parts, dim=1)
 
 
