@@ -111,6 +111,17 @@ def read_sound(
     return pieces, tuple(heard), notes
 
 
+def sound_between(
+    source: SourceFile, container_format: str, start_seconds: float, end_seconds: float, origin_seconds: float
+) -> Waveform | None:
+    """The sound in [start, end); None where there is none in it."""
+    try:
+        pieces, _ = _decode(source, container_format, [(start_seconds, end_seconds)], origin_seconds)
+    except MediaUnreadableError:
+        return None
+    return pieces[0]
+
+
 def _windows(sampling: SoundSampling, span: SoundSpan) -> tuple[tuple[float, float], ...]:
     """The sampling's windows in seconds of the file, none beyond the end of the sound."""
     length = span.end_seconds - span.start_seconds
@@ -290,4 +301,5 @@ def as_float(frame: AudioFrame) -> np.ndarray:
         return values.astype(np.float32)
     if offset:
         values = values.astype(np.float32) - np.float32(offset)
-    return (values * np.float32(scale)).astype(np.float32) if values.itemsize <= 2 else (values * scale).astype(np.float32)
+    # A product of two float32 is exact for 16 bits and loses the last of 32.
+    return (values.astype(np.float32 if values.itemsize <= 2 else np.float64) * scale).astype(np.float32)

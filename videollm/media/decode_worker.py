@@ -37,7 +37,7 @@ from videollm.media.source import (
     unknown_container,
 )
 from videollm.media.video import (
-    first_orientation,
+    first_look,
     read_frames,
     read_frames_with_decord,
     scan_packets,
@@ -152,12 +152,13 @@ def _streams(
     pictures: Frames | None = None
     if table is not None and frames is not None:
         if decoder == "decord":
-            turn = first_orientation(source, container_format)
+            turn, odd = first_look(source, container_format)
             pictures, more = read_frames_with_decord(
-                source, table, frames, aspect=aspect, turn=turn, origin_seconds=origin
-            )
+                source, container_format, table, frames, aspect=aspect, turn=turn, odd_with_half_colour=odd,
+                origin_seconds=origin,
+            )  # fmt: skip
         else:
-            pictures, more = read_frames(source, container_format, table, frames, aspect=aspect)
+            pictures, more = read_frames(source, container_format, table, frames, aspect=aspect, origin_seconds=origin)
         notes += more
     elif decoder == "decord" and table is None:
         raise MediaUnreadableError(
@@ -214,7 +215,7 @@ def info_of(source: SourceFile) -> MediaInfo:
         streams = choose_streams(source, container)
         check_declared(source, container, streams)
         video, audio = streams.video, streams.audio
-        turn = first_orientation(source, kind) if video is not None else (False, False, False)
+        turn = first_look(source, kind)[0] if video is not None else (False, False, False)
         size: tuple[int | None, int | None] = (None, None)
         if video is not None:
             size = display_size(video.codec_context.width, video.codec_context.height, stream_aspect(video))

@@ -37,7 +37,7 @@ def open_picture(source: SourceFile, picture_format: str) -> Any:
     try:
         from PIL import Image
     except ImportError:
-        raise MissingDependencyError("reading pictures needs Pillow, which is not installed; run: pip install pillow") from None
+        raise MissingDependencyError("reading pictures needs Pillow; run: pip install pillow") from None
     Image.MAX_IMAGE_PIXELS = None  # our own limit is checked before a pixel is read
     try:
         picture = Image.open(source.stream(), formats=PILLOW_FORMATS[picture_format])
@@ -113,7 +113,9 @@ def as_rgb(picture: Any) -> np.ndarray:
     """uint8 (H, W, 3) of a loaded Pillow picture of any mode."""
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         values = np.asarray(picture).astype(np.float64)
-        top = 255.0 if picture.mode == "F" and values.max(initial=0.0) > 1 else (1.0 if picture.mode == "F" else 65535.0)
+        top = 65535.0
+        if picture.mode == "F":
+            top = 255.0 if values.max(initial=0.0) > 1 else 1.0
         grey = np.clip(np.nan_to_num(values) * (255.0 / top) + 0.5, 0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:

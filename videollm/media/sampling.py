@@ -171,7 +171,9 @@ class SoundSampling:
 
     def __post_init__(self) -> None:
         if self.strategy not in ("published", "contiguous", "spread"):
-            raise ValueError(f"sound sampling strategy must be published, contiguous or spread, found {self.strategy!r}")
+            raise ValueError(
+                f"sound sampling strategy must be published, contiguous or spread, found {self.strategy!r}"
+            )
         if self.segments < 1 or not (math.isfinite(self.length_seconds) and self.length_seconds > 0):
             raise ValueError(f"sound sampling needs positive numbers, found {self}")
 
@@ -179,9 +181,8 @@ class SoundSampling:
         """The windows (start, end) in seconds from the start of the sound."""
         if self.strategy == "published":
             return tuple(published_sound_windows(duration_seconds, self.segments, self.length_seconds))
-        if self.strategy == "contiguous":
-            if math.ceil(duration_seconds / self.length_seconds) <= self.segments + 1:
-                found = contiguous_sound_windows(duration_seconds, self.length_seconds)
-                if len(found) <= self.segments:
-                    return tuple(found)
+        if self.strategy == "contiguous" and duration_seconds <= (self.segments + 1) * self.length_seconds:
+            found = contiguous_sound_windows(duration_seconds, self.length_seconds)
+            if len(found) <= self.segments:
+                return tuple(found)
         return tuple(spread_sound_windows(duration_seconds, self.segments, self.length_seconds))

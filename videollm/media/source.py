@@ -132,7 +132,7 @@ def in_seconds(seconds: float) -> str:
 
 @dataclass
 class SourceFile:
-    """An open file that may be decoded. Use as a context manager; `check_unchanged` belongs at the end of all reading."""
+    """An open file that may be decoded, for use as a context manager; `check_unchanged` belongs at the end."""
 
     name: str
     handle: BinaryIO
@@ -327,7 +327,8 @@ def _sniff_sound(head: bytes) -> str | None:
     """mp3 and aac have no signature: two frames in a row must agree, after an ID3 tag if there is one."""
     at = 0
     while head[at : at + 3] == b"ID3" and len(head) >= at + 10:
-        at += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[at + 6 : at + 10], (21, 14, 7, 0), strict=True))
+        size = head[at + 6 : at + 10]
+        at += 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
         if at >= len(head) - 8:
             return "mp3"  # a tag larger than what was read, e.g. one with a cover picture
     if head[at : at + 4] == b"fLaC":

@@ -20,9 +20,10 @@ marked as damaged, all is read again in one pass.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import av
@@ -36,7 +37,7 @@ from av.video.stream import VideoStream
 
 from videollm.clips import Frames
 from videollm.errors import MediaError, MediaLimitError, MediaUnreadableError, MissingDependencyError
-from videollm.media.sampling import FrameSampling
+from videollm.media.sampling import FrameSampling, on_screen
 from videollm.media.source import (
     SourceFile,
     check_duration,
@@ -68,7 +69,8 @@ class Timetable:
 
     Attributes:
         seconds: float64 (T,), never decreasing: every shown frame.
-        pts: int64 (T,), the same in the stream's own ticks.
+        pts: int64 (T,), the same in the stream's own ticks; where times come from decoding, the number of the frame
+            in the order in which they come out of the decoder.
         end_seconds: when the last frame leaves the screen.
         packet: int64 (T,), the packet that holds each frame, in file order; None where times come from decoding.
         packet_pts, packet_dts, packet_is_key: of all packets of the stream, in file order.
@@ -140,18 +142,21 @@ def timetable(
         MediaLimitError: too long, or too many pictures a second.
     """
     base = float(stream.time_base or 0)
-    shown = [i for i, (pts, hidden) in enumerate(zip(scan.pts, scan.is_hidden, strict=True)) if pts is not None and not hidden]
+    pairs = enumerate(zip(scan.pts, scan.is_hidden, strict=True))
+    shown = [i for i, (pts, hidden) in pairs if pts is not None and not hidden]
     known = all(pts is not None for pts in scan.pts) and len({scan.pts[i] for i in shown}) == len(shown)
+    # Without presentation times in the container (avi), those of reordered frames are made up.
+    known = known and not (container_format == "avi" and stream.codec_context.has_b_frames)
     if known and shown and stream.codec_context.name.removeprefix("lib") in PACKET_TIMES_ARE_FRAME_TIMES | {"dav1d"}:
         shown.sort(key=lambda i: scan.pts[i] or 0)
         pts = np.array([scan.pts[i] for i in shown], np.int64)
         lasts = scan.duration[shown[-1]] * base
         packet: np.ndarray | None = np.array(shown, np.int64)
         damaged = 0
+        seconds = pts * base - origin_seconds
     else:
-        pts, lasts, damaged = _times_by_decoding(source, container_format)
+        pts, seconds, lasts, damaged = _times_by_decoding(source, container_format, origin_seconds)
         packet = None
-    seconds = pts * base - origin_seconds
     visible = seconds > -1e-6
     if visible.any():
         # Frames before second 0 are there to be decoded, not to be shown.
@@ -221,8 +226,13 @@ class _Decoding:
             return []
 
 
-def _times_by_decoding(source: SourceFile, container_format: str) -> tuple[np.ndarray, float, int]:
-    """Ticks of every frame, how long the last is shown (0: unknown), and how many packets were damaged."""
+def _times_by_decoding(
+    source: SourceFile, container_format: str, origin_seconds: float
+) -> tuple[np.ndarray, np.ndarray, float, int]:
+    """Number and second of every frame, how long the last is shown (0: unknown), and how many packets were damaged.
+
+    Frames come out of a decoder in the order in which they are shown, so times that are out of order are put in order.
+    """
     ticks: list[int] = []
     last_duration = 0
     with opened_container(source, container_format) as container:
@@ -234,7 +244,10 @@ def _times_by_decoding(source: SourceFile, container_format: str) -> tuple[np.nd
             ticks.append(pts if pts is not None else (ticks[-1] + max(last_duration, 1) if ticks else 0))
             last_duration = frame.duration or last_duration
         base = float(stream.time_base or 0)
-    return np.maximum.accumulate(np.array(ticks, np.int64)) if ticks else np.zeros(0, np.int64), last_duration * base, decoding.damaged
+    seconds = np.sort(np.array(ticks, np.float64)) * base - origin_seconds
+    if container_format == "avi" and len(seconds):
+        seconds -= seconds[0]  # in an avi the first picture is at 0; what FFmpeg adds is the decoder's delay
+    return np.arange(len(ticks)), seconds, last_duration * base, decoding.damaged
 
 
 def _all_frames(container: InputContainer, stream: VideoStream, decoding: _Decoding) -> Iterator[VideoFrame]:
@@ -251,7 +264,7 @@ class Painter:
     """Turns decoded frames into upright RGB with square pixels, all of one size.
 
     Args:
-        count: how many frames there will be; together they stay within limits.pixel_bytes, at a smaller size if need be.
+        count: how many frames there will be; together they stay within limits.pixel_bytes, smaller if need be.
         aspect: width / height of a stored pixel.
     """
 
@@ -461,22 +474,24 @@ def _seek(
 
 
 def _fetch_in_one_pass(
-    source: SourceFile, container_format: str, wanted: dict[int, int], keep: Callable[[int, VideoFrame], None]
-) -> int:
-    """Decode from the start. ``wanted`` counts, by ticks, the frames still to come. Returns the damaged packets."""
-    left = dict(wanted)
+    source: SourceFile,
+    container_format: str,
+    wanted: set[int],
+    by_number: bool,
+    keep: Callable[[int, VideoFrame], None],
+) -> None:
+    """Decode from the start until all wanted frames (by ticks, or by their number) have come."""
+    left = set(wanted)
     with opened_container(source, container_format) as container:
         stream = choose_streams(source, container).video
         assert stream is not None
-        decoding = _Decoding(source, stream)
-        for frame in _all_frames(container, stream, decoding):
-            pts = _frame_pts(frame)
+        for number, frame in enumerate(_all_frames(container, stream, _Decoding(source, stream))):
+            pts = number if by_number else _frame_pts(frame)
             if pts in left:
                 keep(pts, frame)
-                del left[pts]
+                left.remove(pts)
                 if not left:
                     break
-        return decoding.damaged
 
 
 def read_frames(
@@ -486,6 +501,7 @@ def read_frames(
     sampling: FrameSampling,
     *,
     aspect: float,
+    origin_seconds: float,
     plan: PLAN = "auto",
     jump_packets: int = JUMP_PACKETS,
     seek_packets: int = SEEK_PACKETS,
@@ -500,20 +516,18 @@ def read_frames(
     got, notes = _read_chosen(source, container_format, table, chosen, aspect, plan, jump_packets, seek_packets)
     if len(got) < len(chosen) and table.packet is not None:
         # The packets promise frames that the decoder does not give (damage): choose again among those it gives.
-        pts, _, damaged = _times_by_decoding(source, container_format)
-        seconds = table.seconds
-        keep = np.isin(table.pts, pts)
-        if not keep.any():
+        promised = len(table.seconds)
+        numbers, seconds, _, _ = _times_by_decoding(source, container_format, origin_seconds)
+        visible = seconds > -1e-6
+        if not visible.any():
             raise MediaUnreadableError(
-                f"{source.name}: none of the {len(seconds)} pictures can be decoded; copy or download the file again"
+                f"{source.name}: none of the {promised} pictures can be decoded; copy or download the file again"
             )
-        table = Timetable(
-            seconds[keep], table.pts[keep], table.end_seconds, None, table.packet_pts, table.packet_dts,
-            table.packet_is_key, damaged,
-        )  # fmt: skip
+        table = replace(table, seconds=seconds[visible], pts=numbers[visible], packet=None)
         chosen = sampling.indices(table.seconds, table.end_seconds)
-        got, notes = _read_chosen(source, container_format, table, chosen, aspect, "one pass", jump_packets, seek_packets)
-        notes.append(f"{int((~keep).sum())} of {len(keep)} pictures are damaged and were left out")
+        got, notes = _read_chosen(source, container_format, table, chosen, aspect, "one pass")
+        if len(table.seconds) < promised:
+            notes.append(f"{promised - len(table.seconds)} of {promised} pictures are damaged and were left out")
     elif table.damaged:
         notes.append(f"{table.damaged} pieces of the pictures are damaged and were left out")
     shown = [int(index) for index in chosen if int(table.pts[index]) in got]
@@ -529,9 +543,9 @@ def _read_chosen(
     table: Timetable,
     chosen: np.ndarray,
     aspect: float,
-    plan: PLAN,
-    jump_packets: int,
-    seek_packets: int,
+    plan: PLAN = "auto",
+    jump_packets: int = JUMP_PACKETS,
+    seek_packets: int = SEEK_PACKETS,
 ) -> tuple[dict[int, np.ndarray], list[str]]:
     """RGB pictures by ticks, and notes."""
     painter = Painter(source, len(chosen), aspect)
@@ -549,7 +563,7 @@ def _read_chosen(
         except (_MissingFrame, StopIteration, av.FFmpegError):
             got.clear()
     if not done:
-        _fetch_in_one_pass(source, container_format, {int(table.pts[i]): 1 for i in chosen}, keep)
+        _fetch_in_one_pass(source, container_format, {int(table.pts[i]) for i in chosen}, table.packet is None, keep)
     notes = []
     if painter.shrunk:
         width, height = painter.full_size
@@ -558,13 +572,31 @@ def _read_chosen(
     return got, notes
 
 
+def frames_between(
+    source: SourceFile, container_format: str, table: Timetable, start_seconds: float, end_seconds: float, aspect: float
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Every frame on screen in [start, end): when it starts, and its pixels. A few at a time are in memory.
+
+    The frame that is on screen at the start has started before it, unless it is the file's first.
+    """
+    first = int(on_screen(table.seconds, np.array([start_seconds]))[0])
+    chosen = np.arange(first, max(int(np.searchsorted(table.seconds, end_seconds - 1e-9)), first + 1))
+    for piece in np.array_split(chosen, math.ceil(len(chosen) / 64)):
+        got, _ = _read_chosen(source, container_format, table, piece, aspect)
+        for index in piece.tolist():
+            if int(table.pts[index]) in got:
+                yield float(table.seconds[index]), got[int(table.pts[index])]
+
+
 def read_frames_with_decord(
     source: SourceFile,
+    container_format: str,
     table: Timetable,
     sampling: FrameSampling,
     *,
     aspect: float,
     turn: tuple[bool, bool, bool],
+    odd_with_half_colour: bool,
     origin_seconds: float,
 ) -> tuple[Frames, list[str]]:
     """As `read_frames`, with decord, for files of which decord shows the same frames at the same seconds.
@@ -580,15 +612,22 @@ def read_frames_with_decord(
         decord = importlib.import_module("decord")
     except ImportError:
         raise MissingDependencyError(
-            'the decoder "decord" was asked for and is not installed; run: pip install decord, or use the decoder "pyav"'
+            'the decoder "decord" was asked for and is not installed; run: pip install decord, or use "pyav"'
         ) from None
 
     def refuse(why: str) -> MediaError:
         return MediaUnreadableError(f'{source.name}: decord cannot read this file ({why}); use the decoder "pyav"')
 
+    if table.packet is None or container_format not in ("mov", "matroska", "avi"):
+        # From a transport stream, for one, decord returns neighbours of the frames it cannot reach.
+        raise refuse(f"it does not find frames reliably in {container_format} files of this kind")
     if abs(aspect - 1) > 1e-9:
         raise refuse("its pixels are not square")
-    if turn not in ((False, False, False), (True, True, False), (False, True, True), (True, False, True)):
+    if odd_with_half_colour:
+        raise refuse("its size is odd, where decord mixes colours wrongly")
+    if turn[0]:
+        raise refuse("its pictures are to be turned by 90 degrees, where decord mixes up rows")
+    if turn[1] != turn[2]:
         raise refuse("its pictures are mirrored")
     decord.logging.set_level(decord.logging.FATAL)
     try:
@@ -599,7 +638,8 @@ def read_frames_with_decord(
     order = np.argsort(stamps, kind="stable")
     if len(stamps) != len(table.seconds):
         raise refuse(f"it finds {len(stamps)} frames where the file shows {len(table.seconds)}")
-    late = np.abs(stamps[order] - table.seconds).max()
+    # decord counts from its own first frame, whenever the file shows that.
+    late = np.abs((stamps[order] - stamps[order[0]]) - (table.seconds - table.seconds[0])).max()
     if late > 2e-3:
         raise refuse(f"its frame times are off by up to {late:.3f} s")
     if (np.diff(order) < 0).any():
@@ -627,12 +667,13 @@ def _first_line(error: Exception) -> str:
     return lines[0].split("] ")[-1].strip()[:120]
 
 
-def first_orientation(source: SourceFile, container_format: str) -> tuple[bool, bool, bool]:
-    """`orientation` of the first frame that decodes; all False where none does."""
+def first_look(source: SourceFile, container_format: str) -> tuple[tuple[bool, bool, bool], bool]:
+    """Of the first frame that decodes: its `orientation`, and whether its size is odd and its colour planes halved."""
     with opened_container(source, container_format) as container:
         stream = choose_streams(source, container).video
         if stream is not None:
             decoding = _Decoding(source, stream)
             for frame in _all_frames(container, stream, decoding):
-                return orientation(frame)
-    return False, False, False
+                odd = (frame.width % 2 or frame.height % 2) and "420" in frame.format.name
+                return orientation(frame), bool(odd)
+    return (False, False, False), False
