@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 
 from videollm.data import attributes
+from videollm.data.drawing import render
+from videollm.data.sounds import synthesise
+from videollm.data.world import draw_scene
+from videollm.media.sampling import FrameSampling
 
 RATE = 16_000
 
@@ -295,3 +299,30 @@ def test_onsets_are_counted_and_timed() -> None:
     assert exact >= 0.95 * 120, wrong
     assert attributes.onsets(np.zeros(RATE, dtype=np.float32), RATE) == []
     assert attributes.onsets((rng.normal(size=RATE) * 0.1).astype(np.float32), RATE) == [0.0]
+
+
+def test_the_estimator_agrees_with_the_world() -> None:
+    """Clips of the world without drawn things, or seen by a moving camera: their truth was not computed, but decided."""
+    counts = {"cuts": [0, 0], "camera": [0, 0], "onsets": [0, 0], "loudness": [0, 0]}
+    for index in range(60):
+        scene = draw_scene(3_500_000_000 + index, "plain" if index % 2 else "camera")
+        shown = np.arange(max(1, round(scene.duration_seconds * scene.frame_rate))) / scene.frame_rate
+        seconds = shown[FrameSampling("rate").indices(shown, scene.duration_seconds)]
+        pixels = render(scene, seconds, 96)
+        found = attributes.cuts(pixels, seconds)
+        first_after = [float(seconds[np.searchsorted(seconds, cut - 1e-9)]) for cut in scene.cut_seconds]
+        counts["cuts"][found == first_after] += 1
+        name, margin = attributes.camera(pixels, seconds, found)
+        if margin > 0.3:
+            counts["camera"][name == scene.shots[0].camera] += 1
+        samples = synthesise(scene, RATE, 1)
+        if samples is None:
+            continue
+        level, distance = attributes.loudness(samples[0], RATE)
+        if distance > 3:
+            counts["loudness"][level == scene.loudness] += 1
+        if not {event.kind for event in scene.sounds} & {"music", "speech"}:  # they have pauses of their own
+            count = sum(event.count for event in scene.sounds)
+            counts["onsets"][len(attributes.onsets(samples[0], RATE)) == count] += 1
+    assert min(sum(pair) for pair in counts.values()) >= 20, counts
+    assert all(right >= 0.95 * (wrong + right) for wrong, right in counts.values()), counts
