@@ -302,7 +302,7 @@ def test_onsets_are_counted_and_timed() -> None:
 
 
 def test_the_estimator_agrees_with_the_world() -> None:
-    """Clips of the world without drawn things, or seen by a moving camera: their truth was not computed, but decided."""
+    """Clips of the world without drawn things, or seen by a moving camera: their truth was decided, not computed."""
     counts = {"cuts": [0, 0], "camera": [0, 0], "onsets": [0, 0], "loudness": [0, 0]}
     for index in range(60):
         scene = draw_scene(3_500_000_000 + index, "plain" if index % 2 else "camera")
