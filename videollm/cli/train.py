@@ -1,0 +1,27 @@
+"""``videollm train RECIPE.yaml``: run a training recipe; an interrupted run goes on where it stopped."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of the verb."""
+    parser.add_argument("recipe", help="a YAML file of train_configs/")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe, e.g. --set steps=100"
+    )
+    parser.add_argument("--restart", action="store_true", help="ignore checkpoints in the run's folder")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train."""
+    from videollm.settings import load_settings
+    from videollm.training.recipe import Recipe
+
+    recipe = load_settings(args.recipe, Recipe, args.set)
+    from videollm.training.run import train
+
+    folder = train(recipe, resume=not args.restart)
+    print(f"trained parts: {folder}")
+    return 0

@@ -1,0 +1,338 @@
+"""What each stage of a training run minimises. Each objective holds the model and the heads that only it needs.
+
+Notation: B batch, T frames, S segments, Q queries, D width, L tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from videollm.data.attributes import COLOURS as COLOUR_NAMES
+from videollm.data.dialogue import SOUND_SLOTS, VIDEO_SLOTS
+from videollm.data.world import BACKGROUNDS, COLOURS, SHAPES, SOUNDS
+from videollm.models.video_llama import VideoLlamaForConditionalGeneration
+
+Slots = Sequence[tuple[str, dict[str, tuple[str, ...]]]]
+
+
+class FactEmbedding(nn.Module):
+    """Facts as soft tokens: the sum of a vector for the slot and one for the value of each of its fields.
+
+    A field's vectors are shared by all slots that have it, so that "star" is the same in every colour's slot.
+    """
+
+    def __init__(self, slots: Slots, width: int, std: float) -> None:
+        super().__init__()
+        fields: dict[tuple[str, tuple[str, ...]], int] = {}
+        size = 0
+        columns = max(len(values) for _, values in slots)
+        base = torch.full((len(slots), columns), -1)
+        for row, (_, values) in enumerate(slots):
+            for column, field in enumerate(values.items()):
+                if field not in fields:
+                    fields[field] = size
+                    size += len(field[1])
+                base[row, column] = fields[field]
+        self.register_buffer("base", base, persistent=False)
+        self.slot = nn.Parameter(torch.randn(len(slots), width) * std)
+        self.value = nn.Embedding(size + 1, width, padding_idx=size)
+        nn.init.normal_(self.value.weight, std=std)
+        nn.init.zeros_(self.value.weight[size])
+
+    def rows(self, facts: torch.Tensor) -> torch.Tensor:
+        """Rows of the value table for facts ``(B, Q, fields)``; the padding row where there is no field."""
+        return torch.where(facts >= 0, self.base + facts, self.value.num_embeddings - 1)
+
+    def forward(self, facts: torch.Tensor) -> torch.Tensor:
+        """int ``(B, Q, fields)`` (-1: no such field) to ``(B, Q, D)``."""
+        return self.slot + self.value(self.rows(facts)).sum(2)
+
+
+class VisionObjective(nn.Module):
+    """The eye from nothing: what is where in single frames, told by the frame Q-Former's queries.
+
+    Query ``c`` answers for colour ``c``; the next one for the background, the next for colour shares and brightness; the
+    others carry landmarks, such that their difference between two frames is how the camera moved.
+    """
+
+    def __init__(self, model: VideoLlamaForConditionalGeneration) -> None:
+        super().__init__()
+        self.model = model
+        width, patch_width = model.config.qformer_config.hidden_size, model.config.vision_config.hidden_size
+        self.colours = len(COLOURS)
+        self.landmarks = model.config.num_query_tokens - self.colours - 2
+        self.shape = nn.Linear(width, len(SHAPES) + 1)
+        self.where = nn.Linear(width, 3)
+        self.patch_colour = nn.Linear(patch_width, self.colours + 1)
+        self.patch_shape = nn.Linear(patch_width, len(SHAPES) + 1)
+        self.background = nn.Linear(width, len(BACKGROUNDS) + 1)
+        self.shares = nn.Linear(width, len(COLOUR_NAMES) + 1)
+        self.map = nn.Linear((self.landmarks + 2) * width, 192)
+        self.view = nn.Linear(self.landmarks * width, 3, bias=False)
+        self.metrics: dict[str, torch.Tensor] = {}
+
+
+    def forward(self, pixel_values: torch.Tensor, **labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """pixel_values ``(B, K, 3, H, W)``; labels as `FrameSamples` gives them."""
+        batch, views = pixel_values.shape[:2]
+        patches = self.model.vision_model(pixel_values.flatten(0, 1)).last_hidden_state
+        states = self.model.qformer(
+            query_embeds=self.model.query_tokens.expand(len(patches), -1, -1), encoder_hidden_states=patches
+        ).last_hidden_state
+        states, patches = states.float(), patches[:, 1:].float()
+        flat = {name: value.flatten(0, 1) for name, value in labels.items()}
+        losses: dict[str, torch.Tensor] = {}
+
+        things = states[:, : self.colours]
+        shape_logits = self.shape(things)
+        weight = torch.ones(len(SHAPES) + 1, device=shape_logits.device)
+        weight[0] = 0.3
+        losses["shape"] = functional.cross_entropy(shape_logits.flatten(0, 1), flat["shape"].flatten(), weight)
+        there = flat["shape"] > 0
+        if there.any():
+            losses["where"] = 4 * functional.smooth_l1_loss(
+                self.where(things[there]), flat["where"][there], beta=0.1
+            )
+        for name, head in (("patch_colour", self.patch_colour), ("patch_shape", self.patch_shape)):
+            losses[name] = 0.5 * functional.cross_entropy(head(patches).flatten(0, 1), flat[name].flatten())
+        losses["background"] = 0.3 * functional.cross_entropy(
+            self.background(states[:, self.colours]), flat["background"]
+        )
+        shares = self.shares(states[:, self.colours + 1])
+        losses["shares"] = 0.3 * (
+            functional.cross_entropy(shares[:, :-1], flat["shares"])
+            + 4 * functional.mse_loss(shares[:, -1], flat["luma"])
+        )
+        losses["map"] = functional.mse_loss(self.map(states[:, self.colours :].flatten(1)), flat["map"])
+
+        # Landmarks: for every two views of one shot, a linear map of the difference is the camera's way between them.
+        marks = states[:, self.colours + 2 :].flatten(1).unflatten(0, (batch, views))
+        view = labels["view"]
+        first, second = torch.triu_indices(views, views, 1)
+        way = view[:, second, :3] - view[:, first, :3]
+        way = torch.cat([way[..., :2], 2 * way[..., 2:]], -1) * 4
+        same = (view[:, first, 3] == view[:, second, 3]) & (way.abs().amax(-1) < 3)
+        guess = self.view(marks[:, second] - marks[:, first])
+        if same.any():
+            losses["view"] = functional.smooth_l1_loss(guess[same], way[same], beta=0.2)
+            moved = same & (way.abs().amax(-1) > 0.3)
+            if moved.any():
+                axis = way[moved].abs().argmax(-1, keepdim=True)
+                agree = (guess[moved].gather(-1, axis) * way[moved].gather(-1, axis) > 0).float().mean()
+                self.metrics["view_sign"] = agree.detach()
+        with torch.no_grad():
+            guess_shape = shape_logits.argmax(-1)
+            self.metrics["present"] = ((guess_shape > 0) == there).float().mean()
+            self.metrics["shape_right"] = (guess_shape[there] == flat["shape"][there]).float().mean()
+        self.metrics.update({name: loss.detach() for name, loss in losses.items()})
+        return {"loss": torch.stack(list(losses.values())).sum()}
+
+
+class AudioObjective(nn.Module):
+    """The ear from nothing: what sounds in each segment, how many sounds start, where, and how loud."""
+
+    def __init__(self, model: VideoLlamaForConditionalGeneration) -> None:
+        super().__init__()
+        self.model = model
+        width = model.config.audio_config.projection_dim
+        self.kind = nn.Linear(width, len(SOUNDS) + 1)
+        self.starts = nn.Linear(width, 4)
+        self.start = nn.Linear(width, 1)
+        self.level = nn.Linear(width, 1)
+        self.spectrum = nn.Linear(width, model.config.audio_config.num_mel_bins)
+        self.metrics: dict[str, torch.Tensor] = {}
+
+
+    def forward(self, audio_values: torch.Tensor, **labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """audio_values ``(B, S, 1, F, W)``, labels ``(B, S)``; segments that are not there have ``kind`` -100."""
+        real = labels["kind"] >= 0
+        states = self.model.encode_audio_segments(audio_values[real]).float()
+        kind, starts = labels["kind"][real], labels["starts"][real]
+        kind_logits, starts_logits = self.kind(states), self.starts(states)
+        losses = {
+            "kind": functional.cross_entropy(kind_logits, kind),
+            "starts": functional.cross_entropy(starts_logits, starts),
+            "level": functional.mse_loss(self.level(states)[:, 0], labels["level"][real]),
+            "spectrum": functional.mse_loss(self.spectrum(states), labels["spectrum"][real]),
+        }
+        begun = labels["start"][real] >= 0
+        if begun.any():
+            losses["start"] = 2 * functional.smooth_l1_loss(
+                self.start(states[begun])[:, 0], labels["start"][real][begun], beta=0.1
+            )
+        self.metrics["kind_right"] = (kind_logits.argmax(-1) == kind).float().mean()
+        self.metrics["starts_right"] = (starts_logits.argmax(-1) == starts).float().mean()
+        self.metrics.update({name: loss.detach() for name, loss in losses.items()})
+        return {"loss": torch.stack(list(losses.values())).sum()}
+
+
+class DecoderObjective(nn.Module):
+    """The decoder on the world's text: conversations whose soft tokens are the scene's facts."""
+
+    def __init__(self, model: VideoLlamaForConditionalGeneration, noise: float = 0.25) -> None:
+        super().__init__()
+        self.model = model
+        width = model.config.text_config.hidden_size
+        std = model.config.text_config.initializer_range
+        self.video_facts = FactEmbedding(VIDEO_SLOTS, width, std)
+        self.sound_facts = FactEmbedding(SOUND_SLOTS, width, std)
+        self.noise = noise
+        self.metrics: dict[str, torch.Tensor] = {}
+
+
+    def _noisy(self, tokens: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.noise == 0:
+            return tokens
+        scale = tokens.detach().pow(2).mean().sqrt()
+        return tokens + torch.randn_like(tokens) * scale * self.noise * torch.rand(len(tokens), 1, 1)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        labels: torch.Tensor,
+        video_facts: torch.Tensor,
+        sound_facts: torch.Tensor,
+        seen: torch.Tensor,
+        heard: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Facts ``(B, Q, fields)``; ``seen`` and ``heard`` bool ``(B,)``; the rest ``(B, L)``."""
+        video = self._noisy(self.video_facts(video_facts[seen])) if seen.any() else None
+        sound = self._noisy(self.sound_facts(sound_facts[heard])) if heard.any() else None
+        return _conversation_loss(self, input_ids, attention_mask, labels, video, sound)
+
+
+def _conversation_loss(objective: Any, input_ids, attention_mask, labels, video, sound) -> dict[str, torch.Tensor]:
+    outputs = objective.model(
+        input_ids=input_ids, attention_mask=attention_mask, video_features=video, audio_features=sound, use_cache=False
+    )
+    logits, targets = outputs.logits[:, :-1], labels[:, 1:]
+    learned = targets != -100
+    loss = functional.cross_entropy(logits[learned].float(), targets[learned])
+    with torch.no_grad():
+        objective.metrics["token_right"] = (logits[learned].argmax(-1) == targets[learned]).float().mean()
+        objective.metrics["answer_right"] = _answers_right(logits, targets)
+    return {"loss": loss}
+
+
+def _answers_right(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Share of answers (runs of learned tokens) of which every token is the likeliest."""
+    learned = targets != -100
+    wrong = learned & (logits.argmax(-1) != targets)
+    starts = learned & ~functional.pad(learned, (1, 0))[:, :-1]
+    run = starts.cumsum(1) * learned  # 1, 2, ... inside answers
+    runs = int(run.max())
+    failed = torch.zeros(len(targets), runs + 1, dtype=torch.long).scatter_add_(1, run, wrong.long())
+    count = starts.sum(1)
+    there = torch.arange(1, runs + 1) <= count[:, None]
+    return (failed[:, 1:][there] == 0).float().mean()
+
+
+class AlignmentObjective(nn.Module):
+    """The Q-Formers learn to state a clip's facts as the soft tokens that the decoder understands; no decoder pass."""
+
+    def __init__(self, model: VideoLlamaForConditionalGeneration, decoder: DecoderObjective) -> None:
+        super().__init__()
+        self.model = model
+        self.facts = nn.ModuleDict({"video": decoder.video_facts, "sound": decoder.sound_facts})
+        self.facts.requires_grad_(False)
+        width = model.config.text_config.hidden_size
+        self.heads = nn.ModuleDict({
+            kind: nn.Linear(width, facts.value.num_embeddings) for kind, facts in self.facts.items()
+        })  # fmt: skip
+        self.metrics: dict[str, torch.Tensor] = {}
+
+
+    def forward(
+        self,
+        frame_states: torch.Tensor,
+        frame_mask: torch.Tensor,
+        frame_seconds: torch.Tensor,
+        segment_states: torch.Tensor,
+        segment_mask: torch.Tensor,
+        segment_seconds: torch.Tensor,
+        video_facts: torch.Tensor,
+        sound_facts: torch.Tensor,
+        **_: Any,
+    ) -> dict[str, torch.Tensor]:
+        """Kept encoder states with the facts of their clips; a clip without sound has no true ``segment_mask``."""
+        video = self.model.get_video_features(
+            frame_states=frame_states, frame_mask=frame_mask, frame_seconds=frame_seconds
+        )
+        loss = self._loss("video", video.float(), video_facts, VIDEO_SLOTS)
+        heard = segment_mask.any(1)
+        if heard.any():
+            sound = self.model.get_audio_features(
+                segment_states=segment_states[heard], segment_mask=segment_mask[heard],
+                segment_seconds=segment_seconds[heard],
+            )  # fmt: skip
+            loss = loss + self._loss("sound", sound.float(), sound_facts[heard], SOUND_SLOTS)
+        return {"loss": loss}
+
+    def _loss(self, kind: str, tokens: torch.Tensor, facts: torch.Tensor, slots: Slots) -> torch.Tensor:
+        table = self.facts[kind]
+        target = table(facts)
+        loss = 2 * functional.mse_loss(tokens, target) / target.var()
+        logits = self.heads[kind](tokens)
+        right, total = {}, {}
+        for row, (name, fields) in enumerate(slots):
+            for column, (field, options) in enumerate(fields.items()):
+                base = int(table.base[row, column])
+                part, truth = logits[:, row, base : base + len(options)], facts[:, row, column]
+                asked = torch.ones_like(truth, dtype=torch.bool)
+                if field in ("motion", "appears"):
+                    asked = facts[:, row, 0] > 0  # of nothing there is nothing to tell
+                weight = torch.where(truth == 0, 0.3, 1.0) if options[0] == "none" else torch.ones(len(truth))
+                if not asked.any():
+                    continue
+                each = functional.cross_entropy(part, truth, reduction="none") * weight
+                loss = loss + each[asked].mean() * (0.15 if name.split()[0] in ("first", "then") else 0.3)
+                with torch.no_grad():
+                    counted = asked & ((truth > 0) | (options[0] != "none"))
+                    key = f"{kind[0]}_{field}"
+                    right[key] = right.get(key, 0) + (part.argmax(-1) == truth)[counted].sum()
+                    total[key] = total.get(key, 0) + counted.sum()
+        self.metrics.update({key: right[key] / total[key].clamp(min=1) for key in right})
+        return loss
+
+
+class ConversationObjective(nn.Module):
+    """Captions and narrations (stage 1) or dialogues (stage 2) about real clips, told by the decoder."""
+
+    def __init__(self, model: VideoLlamaForConditionalGeneration) -> None:
+        super().__init__()
+        self.model = model
+        self.metrics: dict[str, torch.Tensor] = {}
+
+    def forward(
+        self,
+        frame_states: torch.Tensor,
+        frame_mask: torch.Tensor,
+        frame_seconds: torch.Tensor,
+        segment_states: torch.Tensor,
+        segment_mask: torch.Tensor,
+        segment_seconds: torch.Tensor,
+        seen: torch.Tensor,
+        heard: torch.Tensor,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        labels: torch.Tensor,
+        **_: Any,
+    ) -> dict[str, torch.Tensor]:
+        """Kept encoder states and conversations about them."""
+        video = sound = None
+        if seen.any():
+            video = self.model.get_video_features(
+                frame_states=frame_states[seen], frame_mask=frame_mask[seen], frame_seconds=frame_seconds[seen]
+            )
+        if heard.any():
+            sound = self.model.get_audio_features(
+                segment_states=segment_states[heard], segment_mask=segment_mask[heard],
+                segment_seconds=segment_seconds[heard],
+            )  # fmt: skip
+        return _conversation_loss(self, input_ids, attention_mask, labels, video, sound)

@@ -1,0 +1,120 @@
+"""The shape of the embedded model `tiny`, before any training."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from videollm.data.dialogue import SOUND_SLOTS, VIDEO_SLOTS
+from videollm.data.world import COLOURS
+from videollm.data.world_samples import corpus
+from videollm.models.video_llama import VideoLlamaConfig, VideoLlamaForConditionalGeneration, VideoLlamaProcessor
+from videollm.models.video_llama.tiny_tokenizer import build_tiny_tokenizer
+
+SEGMENT_SECONDS = 0.5
+_LANDMARKS = 4
+
+
+def tiny_config(vocab_size: int, tokens: dict[str, int]) -> VideoLlamaConfig:
+    """The architecture of Video-LLaMA, class for class, at about a thousandth of its size."""
+    width, small, words = 128, 96, 256
+    qformer = {
+        "hidden_size": width, "num_attention_heads": 4, "intermediate_size": 4 * width, "num_hidden_layers": 2,
+        "cross_attention_frequency": 1, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+    }  # fmt: skip
+    return VideoLlamaConfig(
+        vision_config={
+            "image_size": 64, "patch_size": 8, "hidden_size": width, "intermediate_size": 4 * width,
+            "num_hidden_layers": 4, "num_attention_heads": 4,
+        },
+        qformer_config=qformer,
+        video_qformer_config={**qformer, "num_hidden_layers": 3},
+        audio_qformer_config=dict(qformer),
+        audio_config={
+            "hidden_size": small, "intermediate_size": 4 * small, "num_hidden_layers": 3, "num_attention_heads": 3,
+            "num_mel_bins": 64, "target_length": 48, "patch_size": [16, 8], "patch_stride": [16, 8],
+            "projection_dim": small, "drop_path_rate": 0.0, "logit_scale": 10.0,
+        },
+        text_config={
+            "model_type": "llama", "vocab_size": vocab_size, "hidden_size": words, "intermediate_size": 704,
+            "num_hidden_layers": 4, "num_attention_heads": 8, "max_position_embeddings": 1024,
+            "tie_word_embeddings": True, "initializer_range": 0.06, "rms_norm_eps": 1e-6,
+            "bos_token_id": tokens["<bos>"], "eos_token_id": tokens["<eos>"], "pad_token_id": tokens["<pad>"],
+        },
+        num_query_tokens=len(COLOURS) + 2 + _LANDMARKS,
+        num_video_query_tokens=len(VIDEO_SLOTS),
+        num_audio_query_tokens=len(SOUND_SLOTS),
+        max_frame_positions=128,
+        frame_position_seconds=0.25,
+        max_audio_positions=64,
+        audio_position_seconds=0.5,
+        position_initializer_range=0.5,
+        video_token_id=tokens["<video>"],
+        audio_token_id=tokens["<audio>"],
+        bos_token_id=tokens["<bos>"],
+        eos_token_id=tokens["<eos>"],
+        pad_token_id=tokens["<pad>"],
+    )  # fmt: skip
+
+
+def build_tiny(
+    seed: int = 0, tokenizer_folder: str | Path | None = None
+) -> tuple[VideoLlamaForConditionalGeneration, VideoLlamaProcessor]:
+    """`tiny` with random weights, and its processor.
+
+    Args:
+        seed: of the weights.
+        tokenizer_folder: where the tokenizer is kept, so that all stages read the same ids; it is learned from the
+            world's text and put there if the folder does not exist. None: learned anew.
+    """
+    if tokenizer_folder is not None and Path(tokenizer_folder).exists():
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder)
+    else:
+        tokenizer = build_tiny_tokenizer(corpus(), vocab_size=1000)
+        if tokenizer_folder is not None:
+            staging = Path(f"{tokenizer_folder}.part-{os.getpid()}")
+            tokenizer.save_pretrained(staging)
+            os.replace(staging, tokenizer_folder)
+    names = ("<bos>", "<eos>", "<pad>", "<video>", "<audio>")
+    tokens = dict(zip(names, tokenizer.convert_tokens_to_ids(list(names)), strict=True))
+    config = tiny_config(len(tokenizer), tokens)
+    torch.manual_seed(seed)
+    model = VideoLlamaForConditionalGeneration(config)
+    _start_positions(model)
+    model.generation_config.max_new_tokens = 96
+    model.generation_config.do_sample = False
+    processor = VideoLlamaProcessor.for_model(
+        config,
+        tokenizer,
+        template="tiny",
+        segment_seconds=SEGMENT_SECONDS,
+        frame_sampling={"strategy": "rate", "rate_hz": 4.0, "max_frames": 32},
+        sound_sampling={"strategy": "contiguous", "segments": 32, "length_seconds": SEGMENT_SECONDS},
+        video_token="<video>",
+        audio_token="<audio>",
+        time_sentence=False,
+        separate_text=True,
+    )
+    return model, processor
+
+
+@torch.no_grad()
+def _start_positions(model: VideoLlamaForConditionalGeneration) -> None:
+    """Sine and cosine positions to start from: a small ViT learns where things are several times sooner."""
+    vision = model.config.vision_config
+    side, width = vision.image_size // vision.patch_size, vision.hidden_size
+    frequency = 1.0 / 50 ** (torch.arange(width // 4) / (width // 4))
+    place = torch.arange(side)[:, None] * frequency
+    axis = torch.cat([place.sin(), place.cos()], 1)
+    rows, columns = axis[:, None].expand(side, side, -1), axis[None].expand(side, side, -1)
+    table = model.vision_model.embeddings.position_embedding
+    table.zero_()
+    table[0, 1:] = torch.cat([rows, columns], -1).flatten(0, 1) * 0.5
+    for embedding in (model.frame_position_embedding, model.audio_position_embedding):
+        count, depth = embedding.weight.shape
+        frequency = 1.0 / 200 ** (torch.arange(depth // 2) / (depth // 2))
+        angle = torch.arange(count)[:, None] * frequency
+        embedding.weight.copy_(torch.cat([angle.sin(), angle.cos()], 1) * 0.5)
