@@ -158,8 +158,7 @@ def _decode(
                 budget -= wave.samples.nbytes
     if not pieces:
         raise MediaUnreadableError(
-            f"{source.name}: the file has sound but none of it can be decoded ({last_error}); "
-            "copy or download it again"
+            f"{source.name}: the file has sound but none of it can be decoded ({last_error}); copy or download it again"
         )
     return tuple(pieces), [f"{damaged} pieces of the sound are damaged and were left out"] if damaged else []
 

@@ -1,53 +1,67 @@
-"""Media files as clips: `read_clip` in this process, `open_clip` in a process that can be killed.
+"""Untrusted media files as clips: `open_clip` decodes in a process that can be killed, and that cannot do much else.
 
-Trusted files (our own training and evaluation clips) may be read in-process; anything that a user hands in goes through
-`open_clip`.
+Three processes take part. The caller opens the file, and keeps the clock. A server, started once (it imports only numpy
+and PyAV, never torch: about a fifth of a second), does nothing but fork. Each file gets a fresh fork of it (a few
+milliseconds) that receives the open file and one end of a socket, lowers its own limits (memory, processor time, open
+files; no core dumps, not a byte written to any file), decodes, and sends plain JSON and arrays, which the caller
+checks. So a hang, a crash or a hostile file costs one process and becomes one error line, and files never meet.
+
+The server ends by itself a few seconds after the last file, with the caller, and at once when the caller dies.
 """
 
 from __future__ import annotations
 
-import hashlib
+import array
+import atexit
+import contextlib
+import ctypes
+import gc
+import json
+import math
 import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 
+from videollm import errors
 from videollm.clips import Clip, Frames, Waveform
-from videollm.errors import MediaUnreadableError
-from videollm.media import image
-from videollm.media.audio import read_sound, sound_span
+from videollm.errors import DecoderCrashedError, MediaError, MediaLimitError, VideoLLMError
+from videollm.media.read import DECODERS, clip_of, info_of, read_clip
 from videollm.media.sampling import FrameSampling, SoundSampling
 from videollm.media.source import (
     DEFAULT_LIMITS,
-    STILL,
     Limits,
     MediaInfo,
     SourceFile,
-    check_declared,
-    choose_streams,
-    display_size,
+    in_bytes,
     in_seconds,
-    is_cut_off,
+    memory_error,
     open_source,
-    opened_container,
-    sniff,
-    stream_aspect,
-    timeline_origin_seconds,
-    unknown_container,
-)
-from videollm.media.video import (
-    first_look,
-    read_frames,
-    read_frames_with_decord,
-    scan_packets,
-    timetable,
+    source_from_descriptor,
 )
 
-DECODERS = ("pyav", "decord")
+__all__ = ["close_server", "inspect_clip", "open_clip", "read_clip", "start_server"]
+
+IDLE_SECONDS = 5.0
+"""The server is closed when no file was opened for so long."""
+START_SECONDS = 30.0
+"""How long the server may take to start, on a very busy machine."""
+HEADER_BYTES = 4 * 1024**2
+OPEN_FILES = 64
+_LENGTH = struct.Struct("<Q")
 
 
-def read_clip(
+def open_clip(
     path: str | os.PathLike[str],
     *,
     frames: FrameSampling | None = None,
@@ -56,193 +70,446 @@ def read_clip(
     limits: Limits = DEFAULT_LIMITS,
     name: str | None = None,
 ) -> Clip:
-    """Read a media file in this process: the chosen frames and stretches of sound, with their seconds.
+    """Read any media file, safely: the chosen frames and stretches of sound, with their seconds.
 
     Args:
         frames: which frames of a video; None looks at none (a still image is always read).
         sound: which stretches of the sound; None listens to none.
         decoder: "pyav", or "decord" for the pictures of video files.
+        limits: what the file may cost.
         name: what to call the clip; the file name if None.
 
     Raises:
-        MediaError: one of its children, with one line that names the file.
+        MediaNotFoundError, MediaUnreadableError, MediaLimitError: as `read_clip`, and over a limit of wall time,
+            processor time or memory.
+        DecoderCrashedError: the decoding process died; this process is unharmed.
         MissingDependencyError: decord was asked for and is not installed.
     """
-    with open_source(path, limits, name) as source:
-        return clip_of(source, frames=frames, sound=sound, decoder=decoder)
-
-
-def clip_of(source: SourceFile, *, frames: FrameSampling | None, sound: SoundSampling | None, decoder: str) -> Clip:
-    """`read_clip` of an open file."""
     if decoder not in DECODERS:
         raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, found {decoder!r}")
-    head = source.head()
-    kind = sniff(head)
-    try:
-        if kind is None:
-            raise unknown_container(source, head)
-        clip = _still(source, kind, frames, decoder) if kind in STILL else None
-        if clip is None:
-            container_format = "apng" if kind == "png" else kind
-            clip = _streams(source, container_format, frames, sound, decoder)
-        clip = replace(clip, content_hash=_content_hash(source, clip))
-    except Exception:
-        source.check_unchanged()  # a file that is still being written explains any failure better
-        raise
-    source.check_unchanged()
-    return clip
-
-
-def _content_hash(source: SourceFile, clip: Clip) -> str:
-    """The file's bytes together with what was read of it: shape and seconds of frames, pieces and windows of sound."""
-    digest = hashlib.sha256(source.content_hash().encode())
-    if clip.frames is not None:
-        digest.update(repr(clip.frames.pixels.shape).encode() + clip.frames.seconds.tobytes())
-    for wave in clip.waveforms or ():
-        digest.update(repr((wave.samples.shape, wave.rate_hz, wave.start_seconds)).encode())
-    digest.update(repr(clip.windows_seconds).encode())
-    return digest.hexdigest()
-
-
-def _still(source: SourceFile, kind: str, frames: FrameSampling | None, decoder: str) -> Clip | None:
-    """The clip of a picture that Pillow reads; None for an animated gif or png, which FFmpeg reads."""
-    picture = image.open_picture(source, kind)
-    if not image.is_animated(picture):
-        pixels, notes = image.read_picture(source, kind)
-        return Clip(source.name, "image", "", 0.0, pixels, notes=tuple(notes))
-    if kind in ("gif", "png"):
-        return None
-    if decoder == "decord":
-        raise MediaUnreadableError(
-            f'{source.name}: decord cannot read this file (an animated {kind}); use the decoder "pyav"'
-        )
-    moving, notes = image.read_animation(source, kind, frames or FrameSampling(frames=1))
-    return Clip(source.name, "video", "", moving.duration_seconds, moving, notes=tuple(notes))
-
-
-def _streams(
-    source: SourceFile,
-    container_format: str,
-    frames: FrameSampling | None,
-    sound: SoundSampling | None,
-    decoder: str,
-) -> Clip:
-    """The clip of anything that FFmpeg reads."""
-    notes: list[str] = []
-    with opened_container(source, container_format) as container:
-        streams = choose_streams(source, container)
-        check_declared(source, container, streams)
-        origin = timeline_origin_seconds(container)
-        declared = float(container.duration or 0) / 1e6
-        kind = "audio" if streams.video is None else "video"
-        unheard = [s for s in container.streams if s.type == "audio"] if streams.audio is None else []
-        scans = scan_packets(source, container, [s for s in (streams.video, streams.audio) if s is not None])
-        table = None
-        if streams.video is not None:
-            table = timetable(source, container_format, streams.video, scans[streams.video.index], origin)
-            aspect = stream_aspect(streams.video)
-        span = None
-        if streams.audio is not None:
-            span = sound_span(source, streams.audio, scans[streams.audio.index], origin)
-            if span is None:
-                notes.append("the file declares a sound, but none of it is stored")
-    if unheard:
-        notes.append("the sound is in a codec that no decoder knows, and was not heard")
-
-    pictures: Frames | None = None
-    if table is not None and frames is not None:
-        if decoder == "decord":
-            turn, odd = first_look(source, container_format)
-            pictures, more = read_frames_with_decord(
-                source, container_format, table, frames, aspect=aspect, turn=turn, odd_with_half_colour=odd,
-                origin_seconds=origin,
-            )  # fmt: skip
-        else:
-            pictures, more = read_frames(source, container_format, table, frames, aspect=aspect, origin_seconds=origin)
-        notes += more
-    elif decoder == "decord" and table is None:
-        raise MediaUnreadableError(
-            f'{source.name}: decord cannot read this file (it has no pictures); use the decoder "pyav"'
-        )
-    waveforms: tuple[Waveform, ...] | None = None
-    windows: Sequence[tuple[float, float]] = ()
-    if span is not None and sound is not None:
-        waveforms, windows, more = read_sound(source, container_format, span, sound, origin)
-        notes += more
-    ends = [table.end_seconds if table is not None else 0.0, span.end_seconds if span is not None else 0.0]
-    if waveforms is not None and len(waveforms) == 1 and span is not None:
-        ends[1] = min(span.end_seconds, max(waveforms[0].start_seconds + waveforms[0].duration_seconds, windows[-1][1]))
-    readable = max(ends)
-    if is_cut_off(source, container_format):
-        of = f" of {in_seconds(declared)}" if declared > readable + 0.05 else ""
-        notes.insert(0, f"the file is cut off: readable up to {in_seconds(readable)}{of}")
-    if pictures is None and waveforms is None:
-        what = "sound" if kind == "audio" else "pictures"
-        raise MediaUnreadableError(f"{source.name}: the file has only {what}, which were not asked for; ask for {what}")
-    return Clip(source.name, kind, "", readable, pictures, waveforms, tuple(windows), tuple(notes))
-
-
-def probe(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS, name: str | None = None) -> MediaInfo:
-    """What a file declares about itself, read in this process.
-
-    Raises:
-        MediaError: as `read_clip`, as far as it shows without decoding.
-    """
+    order = {
+        "do": "clip",
+        "frames": None if frames is None else asdict(frames),
+        "sound": None if sound is None else asdict(sound),
+        "decoder": decoder,
+    }
     with open_source(path, limits, name) as source:
-        return info_of(source)
+        header, arrays = _in_worker(source, order)
+        return _clip_from(source, header, arrays)
 
 
-def info_of(source: SourceFile) -> MediaInfo:
-    """`probe` of an open file."""
-    head = source.head()
-    kind = sniff(head)
-    if kind is None:
-        raise unknown_container(source, head)
-    if kind in STILL:
-        picture = image.open_picture(source, kind)
-        moving = image.is_animated(picture)
-        if not moving or kind not in ("gif", "png"):
-            width, height = picture.size
-            exif_turn = {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}.get(picture.getexif().get(0x0112, 1), 0)
-            if exif_turn in (90, 270):
-                width, height = height, width
-            return MediaInfo(
-                source.name, "video" if moving else "image", kind, source.size_bytes, None if moving else 0.0, width,
-                height, exif_turn, video_codec=kind,
-            )  # fmt: skip
-        kind = "apng" if kind == "png" else kind
-    with opened_container(source, kind) as container:
-        streams = choose_streams(source, container)
-        check_declared(source, container, streams)
-        video, audio = streams.video, streams.audio
-        turn = first_look(source, kind)[0] if video is not None else (False, False, False)
-        size: tuple[int | None, int | None] = (None, None)
-        if video is not None:
-            size = display_size(video.codec_context.width, video.codec_context.height, stream_aspect(video))
-            size = size[::-1] if turn[0] else size
-        degrees, mirrored = {
-            (False, False, False): (0, False), (False, True, True): (180, False),
-            (True, True, False): (90, False), (True, False, True): (270, False),
-            (False, True, False): (0, True), (False, False, True): (180, True),
-            (True, False, False): (270, True), (True, True, True): (90, True),
-        }[turn]  # fmt: skip
-        return MediaInfo(
-            name=source.name,
-            kind="audio" if video is None else "video",
-            container=container.format.name.split(",")[0],
-            size_bytes=source.size_bytes,
-            duration_seconds=None if container.duration is None else container.duration / 1e6,
-            width=size[0],
-            height=size[1],
-            rotation_degrees=degrees,
-            mirrored=mirrored,
-            sample_aspect=1.0 if video is None else stream_aspect(video),
-            frame_rate=float(video.average_rate) if video is not None and video.average_rate else None,
-            video_codec=None if video is None else video.codec_context.name,
-            audio_codec=None if audio is None else audio.codec_context.name,
-            rate_hz=None if audio is None else audio.codec_context.sample_rate,
-            channels=None if audio is None else audio.codec_context.channels,
+def inspect_clip(
+    path: str | os.PathLike[str], *, limits: Limits = DEFAULT_LIMITS, name: str | None = None
+) -> MediaInfo:
+    """What any media file declares about itself, read safely. Raises as `open_clip`."""
+    with open_source(path, limits, name) as source:
+        header, _ = _in_worker(source, {"do": "info"})
+        try:
+            return MediaInfo(**header["info"])
+        except (KeyError, TypeError):
+            raise _garbled(source) from None
+
+
+def start_server() -> None:
+    """Start the server now and do not wait for it, so that the first file need not."""
+    _server.start()
+
+
+def close_server() -> None:
+    """End the server and wait until it is gone. The next file starts another."""
+    _server.close()
+
+
+# In the caller's process
+
+
+class _Server:
+    """The caller's end of the server. Any thread may use it; a process forked off this one gets its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._busy = 0
+        self._timer: threading.Timer | None = None
+
+    def start(self) -> None:
+        with self._lock:
+            if self._process is not None and self._process.poll() is None:
+                return
+            self._drop()
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            root = str(Path(__file__).resolve().parents[2])
+            # -I keeps the current folder and the environment from choosing what is imported; our own path is passed on.
+            known = [root, *(entry for entry in sys.path if entry and os.path.isabs(entry))]
+            code = (
+                "import sys, json; sys.path[:] = json.loads(sys.argv[2]); "
+                "from videollm.media.decode_worker import _serve; _serve(int(sys.argv[1]))"
+            )
+            single = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-c", code, str(theirs.fileno()), json.dumps(known)],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env=os.environ | single,
+                    start_new_session=True,  # Ctrl-C is for the caller, who then ends the work
+                )
+            self._control = ours
+            ours.settimeout(START_SECONDS)
+
+    def _drop(self) -> None:
+        if self._control is not None:
+            self._control.close()  # the server ends when this end is closed
+            self._control = None
+        if self._process is not None:
+            try:
+                self._process.wait(2.0)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def close(self) -> None:
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            self._drop()
+
+    def forget(self) -> None:
+        """After a fork, in the new process: the server belongs to the old one."""
+        self._lock = threading.RLock()
+        if self._control is not None:
+            self._control.close()
+        self._control = self._process = self._timer = None
+        self._busy = 0
+
+    def spawn(self, fds: Sequence[int]) -> int:
+        """Fork a worker that receives the descriptors; its process id."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            for attempt in (1, 2):
+                self.start()
+                assert self._control is not None
+                try:
+                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+                    self._control.sendmsg([json.dumps({"do": "fork"}).encode()], rights)
+                    answer = json.loads(self._control.recv(4096) or b"{}")
+                    if "pid" in answer:
+                        self._busy += 1
+                        return int(answer["pid"])
+                except (OSError, ValueError):
+                    pass
+                self._drop()
+                if attempt == 2:
+                    break
+        raise DecoderCrashedError(
+            "the decoding process could not be started (no answer from it); look for free memory and processes, and "
+            "try again"
         )
 
+    def reap(self, pid: int) -> int | None:
+        """Wait for a worker that is ending; its wait status, None where that is not known."""
+        with self._lock:
+            self._busy = max(self._busy - 1, 0)
+            status = None
+            if self._control is not None:
+                try:
+                    self._control.sendmsg([json.dumps({"do": "reap", "pid": pid}).encode()])
+                    status = json.loads(self._control.recv(4096) or b"{}").get("status")
+                except (OSError, ValueError):
+                    self._drop()
+            if not self._busy:
+                self._timer = threading.Timer(IDLE_SECONDS, self._close_if_idle)
+                self._timer.daemon = True
+                self._timer.start()
+            return status
 
-_ = np
+    def _close_if_idle(self) -> None:
+        with self._lock:
+            if not self._busy:
+                self._drop()
+
+
+_server = _Server()
+atexit.register(_server.close)
+os.register_at_fork(after_in_child=lambda: _server.forget())
+
+
+def _in_worker(source: SourceFile, order: dict[str, Any]) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Send one order to a worker of its own; the header and arrays that it answers with."""
+    limits = source.limits
+    order = order | {"name": source.name, "limits": limits.to_dict()}
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours:
+        try:
+            pid = _server.spawn([source.handle.fileno(), theirs.fileno()])
+        finally:
+            theirs.close()
+        deadline = time.monotonic() + limits.wall_seconds
+        header: dict[str, Any] | None = None
+        arrays: list[np.ndarray] = []
+        status: int | None = None
+        try:
+            text = json.dumps(order).encode()
+            ours.settimeout(limits.wall_seconds)
+            ours.sendall(_LENGTH.pack(len(text)) + text)
+            header, arrays = _receive(source, ours, deadline)
+        except (ConnectionError, EOFError):
+            pass
+        except TimeoutError:
+            raise MediaLimitError(
+                f"{source.name}: decoding took longer than the limit of {in_seconds(limits.wall_seconds)} and was "
+                "stopped; use a smaller copy of the file, or raise the limit"
+            ) from None
+        finally:
+            status = _server.reap(pid)
+    if header is None:
+        raise _died(source, status)
+    if "error" in header:
+        kind = getattr(errors, str(header["error"]), None)
+        if not (isinstance(kind, type) and issubclass(kind, VideoLLMError)):
+            kind = DecoderCrashedError
+        message = " ".join(str(header.get("message", "")).split())[:1000]
+        raise kind(message or f"{source.name}: the decoding process reported an error without words")
+    return header, arrays
+
+
+def _receive(source: SourceFile, sock: socket.socket, deadline: float) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """What a worker sends, checked against the limits before any memory is taken for it."""
+
+    def fill(view: memoryview) -> None:
+        while view:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            sock.settimeout(left)
+            count = sock.recv_into(view)
+            if count == 0:
+                raise EOFError
+            view = view[count:]
+
+    def take(count: int) -> bytes:
+        block = bytearray(count)
+        fill(memoryview(block))
+        return bytes(block)
+
+    length = _LENGTH.unpack(take(_LENGTH.size))[0]
+    if length > HEADER_BYTES:
+        raise _garbled(source)
+    try:
+        header = json.loads(take(length))
+        wanted = [(str(dtype), tuple(int(n) for n in shape)) for dtype, shape in header.get("arrays", ())]
+    except (ValueError, TypeError, AttributeError):
+        raise _garbled(source) from None
+    if any(dtype not in ("uint8", "float32", "float64") or min(shape, default=0) < 0 for dtype, shape in wanted):
+        raise _garbled(source)
+    total = sum(math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in wanted)
+    if total > source.limits.pixel_bytes + source.limits.sound_bytes + 2**20 or len(wanted) > 10_000:
+        raise _garbled(source)
+    arrays = [np.empty(shape, dtype) for dtype, shape in wanted]
+    for each in arrays:
+        if each.nbytes:
+            fill(memoryview(each).cast("B"))
+    return header, arrays
+
+
+def _garbled(source: SourceFile) -> DecoderCrashedError:
+    return DecoderCrashedError(
+        f"{source.name}: the decoding process sent something else than a clip; the file may be hostile"
+    )
+
+
+def _died(source: SourceFile, status: int | None) -> MediaError:
+    """The error for a worker that ended without an answer."""
+    number = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else 0
+    if number == getattr(signal, "SIGXCPU", -1):
+        return MediaLimitError(
+            f"{source.name}: decoding needs more processor time than the limit of "
+            f"{in_seconds(source.limits.cpu_seconds)}; use a smaller copy of the file, or raise the limit"
+        )
+    how = f"signal {signal.Signals(number).name}" if number in set(signal.Signals) else "it ended without an answer"
+    return DecoderCrashedError(
+        f"{source.name}: the decoding process died on this file ({how}); the file is damaged or hostile, or memory is "
+        f"short (limit {in_bytes(source.limits.memory_bytes)}); re-encode it"
+    )
+
+
+def _clip_from(source: SourceFile, header: dict[str, Any], arrays: list[np.ndarray]) -> Clip:
+    """A clip of what a worker sent. Floor 0's classes check themselves."""
+    try:
+        told = header["clip"]
+        rest = iter(arrays)
+        frames = None
+        if told["frames"] is not None:
+            frames = Frames(next(rest), next(rest), float(told["frames"]))
+        waveforms = None
+        if told["waveforms"] is not None:
+            waveforms = tuple(Waveform(next(rest), int(rate), float(start)) for rate, start in told["waveforms"])
+        return Clip(
+            name=source.name,
+            kind=told["kind"],
+            content_hash=str(told["content_hash"]),
+            duration_seconds=float(told["duration_seconds"]),
+            frames=frames,
+            waveforms=waveforms,
+            windows_seconds=tuple((float(start), float(end)) for start, end in told["windows_seconds"]),
+            notes=tuple(" ".join(str(note).split())[:500] for note in told["notes"]),
+        )
+    except (KeyError, TypeError, ValueError, StopIteration):
+        raise _garbled(source) from None
+
+
+# In the server
+
+
+def _serve(control_fd: int) -> NoReturn:
+    """Fork workers until the other end of the control socket is closed."""
+    control = socket.socket(fileno=control_fd)
+    libc = _libc()
+    children: set[int] = set()
+    gc.collect()
+    gc.freeze()  # so that workers share this process's memory
+    while True:
+        try:
+            message, rights, _, _ = control.recvmsg(4096, socket.CMSG_SPACE(4 * array.array("i").itemsize))
+        except OSError:
+            message, rights = b"", []
+        if not message:
+            for pid in children:
+                os.kill(pid, signal.SIGKILL)
+            os._exit(0)
+        fds = array.array("i")
+        for level, kind, data in rights:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+        order = json.loads(message)
+        answer: dict[str, Any] = {}
+        if order["do"] == "fork" and len(fds) == 2:
+            server = os.getpid()
+            try:
+                pid = os.fork()
+            except OSError as error:
+                answer = {"error": str(error)}
+            else:
+                if pid == 0:
+                    control.close()
+                    _work(fds[0], fds[1], server, libc)
+                children.add(pid)
+                answer = {"pid": pid}
+        elif order["do"] == "reap" and order["pid"] in children:
+            os.kill(order["pid"], signal.SIGKILL)
+            answer = {"status": os.waitpid(order["pid"], 0)[1]}
+            children.discard(order["pid"])
+        for fd in fds:
+            os.close(fd)
+        with contextlib.suppress(OSError):
+            control.send(json.dumps(answer).encode())
+
+
+def _libc() -> ctypes.CDLL | None:
+    """For prctl, where there is one."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        return ctypes.CDLL(None, use_errno=True)
+    except OSError:
+        return None
+
+
+# In a worker
+
+
+def _work(media_fd: int, socket_fd: int, server: int, libc: ctypes.CDLL | None) -> NoReturn:
+    """Carry out one order and end. Nothing is cleaned up: the process ends."""
+    try:
+        if libc is not None:
+            libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: never outlive the server
+            libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+            if os.getppid() != server:
+                os._exit(1)
+        sock = socket.socket(fileno=socket_fd)
+        length = _LENGTH.unpack(_take(sock, _LENGTH.size))[0]
+        order = json.loads(_take(sock, length))
+        limits = Limits(**order["limits"])
+        _lower_limits(limits)
+        header, arrays = _carry_out(media_fd, order, limits)
+        header["arrays"] = [(each.dtype.name, each.shape) for each in arrays]
+        text = json.dumps(header).encode()
+        sock.sendall(_LENGTH.pack(len(text)) + text)
+        for each in arrays:
+            sock.sendall(memoryview(np.ascontiguousarray(each)).cast("B"))
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
+
+
+def _take(sock: socket.socket, count: int) -> bytes:
+    block = b""
+    while len(block) < count:
+        more = sock.recv(count - len(block))
+        if not more:
+            raise EOFError
+        block += more
+    return block
+
+
+def _lower_limits(limits: Limits) -> None:
+    import resource
+
+    cpu = max(1, math.ceil(limits.cpu_seconds))
+    for which, soft, hard in (
+        (resource.RLIMIT_CORE, 0, 0),
+        (resource.RLIMIT_FSIZE, 0, 0),
+        (resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES),
+        (resource.RLIMIT_CPU, cpu, cpu + 1),
+        (resource.RLIMIT_AS, limits.memory_bytes, limits.memory_bytes),
+    ):
+        _, most = resource.getrlimit(which)
+        if most != resource.RLIM_INFINITY:
+            soft, hard = min(soft, most), min(hard, most)
+        resource.setrlimit(which, (soft, hard))
+
+
+def _carry_out(media_fd: int, order: dict[str, Any], limits: Limits) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """The answer to an order: a clip, what the file declares, or an error."""
+    name = str(order["name"])
+    try:
+        with source_from_descriptor(media_fd, limits, name) as source:
+            try:
+                if order["do"] == "info":
+                    return {"info": asdict(info_of(source))}, []
+                frames = None if order["frames"] is None else FrameSampling(**order["frames"])
+                sound = None if order["sound"] is None else SoundSampling(**order["sound"])
+                return _plain(clip_of(source, frames=frames, sound=sound, decoder=order["decoder"]))
+            except MemoryError:
+                raise memory_error(source) from None
+    except VideoLLMError as error:
+        return {"error": type(error).__name__, "message": str(error)}, []
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return {
+            "error": "DecoderCrashedError",
+            "message": f"{name}: decoding failed in an unexpected way ({what}); the file may be damaged: re-encode it",
+        }, []
+
+
+def _plain(clip: Clip) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """A clip as JSON and arrays."""
+    arrays = [] if clip.frames is None else [clip.frames.pixels, clip.frames.seconds]
+    arrays += [wave.samples for wave in clip.waveforms or ()]
+    told = {
+        "kind": clip.kind,
+        "content_hash": clip.content_hash,
+        "duration_seconds": clip.duration_seconds,
+        "frames": None if clip.frames is None else clip.frames.duration_seconds,
+        "waveforms": None if clip.waveforms is None else [(w.rate_hz, w.start_seconds) for w in clip.waveforms],
+        "windows_seconds": clip.windows_seconds,
+        "notes": clip.notes,
+    }
+    return {"clip": told}, arrays

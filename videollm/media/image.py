@@ -101,6 +101,11 @@ def read_picture(source: SourceFile, picture_format: str) -> tuple[Frames, list[
         except Exception:  # damaged EXIF data: shown as stored
             notes.append("the picture's orientation cannot be read; it is shown as stored")
         try:
+            size = fit_size(picture.size, 1, source.limits.pixel_bytes)
+            if size != picture.size:
+                stored = f"{picture.width}x{picture.height}"
+                notes.append(f"the picture of {stored} was read at {max(size)} pixels on the longer side")
+                picture = picture.resize(size)
             pixels = as_rgb(picture)
         except MemoryError:
             raise memory_error(source) from None

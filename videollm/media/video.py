@@ -650,7 +650,7 @@ def read_frames_with_decord(
         check_pixels(source, width, height)
         if len(chosen) * width * height * 3 > source.limits.pixel_bytes:
             raise MediaLimitError(
-                f'{source.name}: {len(chosen)} pictures of {width}x{height} are over the limit of '
+                f"{source.name}: {len(chosen)} pictures of {width}x{height} are over the limit of "
                 f'{source.limits.pixel_bytes / 1e6:.0f} MB for the decoder "decord"; use the decoder "pyav"'
             )
         pixels = reader.get_batch(order[chosen].tolist()).asnumpy()

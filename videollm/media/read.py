@@ -1,0 +1,251 @@
+"""Media files as clips, read in this process: for trusted files, and inside the process of `decode_worker`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+import av
+
+from videollm.clips import Clip, Frames, Waveform
+from videollm.errors import MediaError, MediaUnreadableError, MissingDependencyError
+from videollm.media import image
+from videollm.media.audio import read_sound, sound_span
+from videollm.media.sampling import FrameSampling, SoundSampling
+from videollm.media.source import (
+    DEFAULT_LIMITS,
+    STILL,
+    Limits,
+    MediaInfo,
+    SourceFile,
+    check_declared,
+    choose_streams,
+    display_size,
+    in_seconds,
+    is_cut_off,
+    memory_error,
+    open_source,
+    opened_container,
+    reason_of,
+    sniff,
+    stream_aspect,
+    timeline_origin_seconds,
+    unknown_container,
+)
+from videollm.media.video import (
+    first_look,
+    read_frames,
+    read_frames_with_decord,
+    scan_packets,
+    timetable,
+)
+
+DECODERS = ("pyav", "decord")
+
+
+def read_clip(
+    path: str | os.PathLike[str],
+    *,
+    frames: FrameSampling | None = None,
+    sound: SoundSampling | None = None,
+    decoder: str = "pyav",
+    limits: Limits = DEFAULT_LIMITS,
+    name: str | None = None,
+) -> Clip:
+    """Read a media file in this process: the chosen frames and stretches of sound, with their seconds.
+
+    Args:
+        frames: which frames of a video; None looks at none (a still image is always read).
+        sound: which stretches of the sound; None listens to none.
+        decoder: "pyav", or "decord" for the pictures of video files.
+        name: what to call the clip; the file name if None.
+
+    Raises:
+        MediaError: one of its children, with one line that names the file.
+        MissingDependencyError: decord was asked for and is not installed.
+    """
+    with open_source(path, limits, name) as source:
+        return clip_of(source, frames=frames, sound=sound, decoder=decoder)
+
+
+def clip_of(source: SourceFile, *, frames: FrameSampling | None, sound: SoundSampling | None, decoder: str) -> Clip:
+    """`read_clip` of an open file."""
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, found {decoder!r}")
+    head = source.head()
+    kind = sniff(head)
+    try:
+        if kind is None:
+            raise unknown_container(source, head)
+        clip = _still(source, kind, frames, decoder) if kind in STILL else None
+        if clip is None:
+            container_format = "apng" if kind == "png" else kind
+            clip = _streams(source, container_format, frames, sound, decoder)
+        clip = replace(clip, content_hash=_content_hash(source, clip))
+    except MissingDependencyError:
+        raise
+    except (MediaError, MemoryError, av.FFmpegError) as error:
+        source.check_unchanged()  # a file that is still being written explains any failure better
+        if isinstance(error, MediaError):
+            raise
+        if isinstance(error, (MemoryError, av.error.MemoryError)):
+            raise memory_error(source) from None
+        raise MediaUnreadableError(
+            f"{source.name}: the file cannot be decoded ({reason_of(error)}); copy or download it again"
+        ) from None
+    source.check_unchanged()
+    return clip
+
+
+def _content_hash(source: SourceFile, clip: Clip) -> str:
+    """The file's bytes together with what was read of it: shape and seconds of frames, pieces and windows of sound."""
+    digest = hashlib.sha256(source.content_hash().encode())
+    if clip.frames is not None:
+        digest.update(repr(clip.frames.pixels.shape).encode() + clip.frames.seconds.tobytes())
+    for wave in clip.waveforms or ():
+        digest.update(repr((wave.samples.shape, wave.rate_hz, wave.start_seconds)).encode())
+    digest.update(repr(clip.windows_seconds).encode())
+    return digest.hexdigest()
+
+
+def _still(source: SourceFile, kind: str, frames: FrameSampling | None, decoder: str) -> Clip | None:
+    """The clip of a picture that Pillow reads; None for an animated gif or png, which FFmpeg reads."""
+    picture = image.open_picture(source, kind)
+    if not image.is_animated(picture):
+        pixels, notes = image.read_picture(source, kind)
+        return Clip(source.name, "image", "", 0.0, pixels, notes=tuple(notes))
+    if kind in ("gif", "png"):
+        return None
+    if decoder == "decord":
+        raise MediaUnreadableError(
+            f'{source.name}: decord cannot read this file (an animated {kind}); use the decoder "pyav"'
+        )
+    moving, notes = image.read_animation(source, kind, frames or FrameSampling(frames=1))
+    return Clip(source.name, "video", "", moving.duration_seconds, moving, notes=tuple(notes))
+
+
+def _streams(
+    source: SourceFile,
+    container_format: str,
+    frames: FrameSampling | None,
+    sound: SoundSampling | None,
+    decoder: str,
+) -> Clip:
+    """The clip of anything that FFmpeg reads."""
+    notes: list[str] = []
+    with opened_container(source, container_format) as container:
+        streams = choose_streams(source, container)
+        check_declared(source, container, streams)
+        origin = timeline_origin_seconds(container)
+        declared = float(container.duration or 0) / 1e6
+        kind = "audio" if streams.video is None else "video"
+        unheard = [s for s in container.streams if s.type == "audio"] if streams.audio is None else []
+        scans = scan_packets(source, container, [s for s in (streams.video, streams.audio) if s is not None])
+        table = None
+        if streams.video is not None:
+            table = timetable(source, container_format, streams.video, scans[streams.video.index], origin)
+            aspect = stream_aspect(streams.video)
+        span = None
+        if streams.audio is not None:
+            span = sound_span(source, streams.audio, scans[streams.audio.index], origin)
+            if span is None:
+                notes.append("the file declares a sound, but none of it is stored")
+    if unheard:
+        notes.append("the sound is in a codec that no decoder knows, and was not heard")
+
+    pictures: Frames | None = None
+    if table is not None and frames is not None:
+        if decoder == "decord":
+            turn, odd = first_look(source, container_format)
+            pictures, more = read_frames_with_decord(
+                source, container_format, table, frames, aspect=aspect, turn=turn, odd_with_half_colour=odd,
+                origin_seconds=origin,
+            )  # fmt: skip
+        else:
+            pictures, more = read_frames(source, container_format, table, frames, aspect=aspect, origin_seconds=origin)
+        notes += more
+    elif decoder == "decord" and table is None:
+        raise MediaUnreadableError(
+            f'{source.name}: decord cannot read this file (it has no pictures); use the decoder "pyav"'
+        )
+    waveforms: tuple[Waveform, ...] | None = None
+    windows: Sequence[tuple[float, float]] = ()
+    if span is not None and sound is not None:
+        waveforms, windows, more = read_sound(source, container_format, span, sound, origin)
+        notes += more
+    ends = [table.end_seconds if table is not None else 0.0, span.end_seconds if span is not None else 0.0]
+    if waveforms is not None and len(waveforms) == 1 and span is not None:
+        ends[1] = min(span.end_seconds, max(waveforms[0].start_seconds + waveforms[0].duration_seconds, windows[-1][1]))
+    readable = max(ends)
+    if is_cut_off(source, container_format):
+        of = f" of {in_seconds(declared)}" if declared > readable + 0.05 else ""
+        notes.insert(0, f"the file is cut off: readable up to {in_seconds(readable)}{of}")
+    if pictures is None and waveforms is None:
+        what = "sound" if kind == "audio" else "pictures"
+        raise MediaUnreadableError(f"{source.name}: the file has only {what}, which were not asked for; ask for {what}")
+    return Clip(source.name, kind, "", readable, pictures, waveforms, tuple(windows), tuple(notes))
+
+
+def probe(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS, name: str | None = None) -> MediaInfo:
+    """What a file declares about itself, read in this process.
+
+    Raises:
+        MediaError: as `read_clip`, as far as it shows without decoding.
+    """
+    with open_source(path, limits, name) as source:
+        return info_of(source)
+
+
+def info_of(source: SourceFile) -> MediaInfo:
+    """`probe` of an open file."""
+    head = source.head()
+    kind = sniff(head)
+    if kind is None:
+        raise unknown_container(source, head)
+    if kind in STILL:
+        picture = image.open_picture(source, kind)
+        moving = image.is_animated(picture)
+        if not moving or kind not in ("gif", "png"):
+            width, height = picture.size
+            exif_turn = {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}.get(picture.getexif().get(0x0112, 1), 0)
+            if exif_turn in (90, 270):
+                width, height = height, width
+            return MediaInfo(
+                source.name, "video" if moving else "image", kind, source.size_bytes, None if moving else 0.0, width,
+                height, exif_turn, video_codec=kind,
+            )  # fmt: skip
+        kind = "apng" if kind == "png" else kind
+    with opened_container(source, kind) as container:
+        streams = choose_streams(source, container)
+        check_declared(source, container, streams)
+        video, audio = streams.video, streams.audio
+        turn = first_look(source, kind)[0] if video is not None else (False, False, False)
+        size: tuple[int | None, int | None] = (None, None)
+        if video is not None:
+            size = display_size(video.codec_context.width, video.codec_context.height, stream_aspect(video))
+            size = size[::-1] if turn[0] else size
+        degrees, mirrored = {
+            (False, False, False): (0, False), (False, True, True): (180, False),
+            (True, True, False): (90, False), (True, False, True): (270, False),
+            (False, True, False): (0, True), (False, False, True): (180, True),
+            (True, False, False): (270, True), (True, True, True): (90, True),
+        }[turn]  # fmt: skip
+        return MediaInfo(
+            name=source.name,
+            kind="audio" if video is None else "video",
+            container=container.format.name.split(",")[0],
+            size_bytes=source.size_bytes,
+            duration_seconds=None if container.duration is None else container.duration / 1e6,
+            width=size[0],
+            height=size[1],
+            rotation_degrees=degrees,
+            mirrored=mirrored,
+            sample_aspect=1.0 if video is None else stream_aspect(video),
+            frame_rate=float(video.average_rate) if video is not None and video.average_rate else None,
+            video_codec=None if video is None else video.codec_context.name,
+            audio_codec=None if audio is None else audio.codec_context.name,
+            rate_hz=None if audio is None else audio.codec_context.sample_rate,
+            channels=None if audio is None else audio.codec_context.channels,
+        )
