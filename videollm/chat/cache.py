@@ -55,8 +55,8 @@ class KeyValueCache:
     """Keys and values of one conversation, and what they were computed from.
 
     Attributes:
-        positions: what each cached position holds; the states are as long as this, or longer only while a forward pass
-            is under way or has failed.
+        positions: what each cached position holds. A forward pass appends to it when it has ended; one that failed
+            leaves states that are longer than this, which `keep_common_prefix` crops before the next.
         states: the library's cache. All layers keep everything (no sliding window), so that any of it can be cropped.
     """
 
@@ -82,11 +82,7 @@ class KeyValueCache:
         while 0 < keep < len(positions) and _inside_media(positions, keep):
             keep -= 1
         self.truncate(keep)
-        return keep
-
-    def extend(self, positions: Iterable[Position]) -> None:
-        """Notes what a forward pass has just added to the states."""
-        self.positions.extend(positions)
+        return len(self)
 
     def truncate(self, length: int) -> None:
         """Keeps the first ``length`` positions, whatever an interrupted forward pass has left in the states.
@@ -106,10 +102,6 @@ class KeyValueCache:
             if states.shape[-2] > length:
                 setattr(layer, name, states[..., :length, :])
         del self.positions[length:]
-
-    def restore(self) -> None:
-        """Puts the states back to the positions noted, after a forward pass that did not end."""
-        self.truncate(len(self.positions))
 
 
 def _inside_media(positions: Sequence[Position], index: int) -> bool:

@@ -122,21 +122,18 @@ def forward(model: Any, cache: KeyValueCache, embeds: torch.Tensor, positions: S
         logits (V,) after the last position.
 
     Raises:
-        Anything the model raises; the cache is then as it was.
+        Anything the model raises; the cache then knows only the positions it had, and crops the rest before its next
+        use.
     """
     start, length = len(cache), embeds.shape[1]
-    try:
-        output = model(
-            inputs_embeds=embeds,
-            position_ids=torch.arange(start, start + length, device=embeds.device)[None],
-            past_key_values=cache.states,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-    except BaseException:  # an interrupt too must leave keys and values that belong together
-        cache.restore()
-        raise
-    cache.extend(positions)
+    output = model(
+        inputs_embeds=embeds,
+        position_ids=torch.arange(start, start + length, device=embeds.device)[None],
+        past_key_values=cache.states,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    cache.positions.extend(positions)
     return output.logits[0, -1]
 
 
