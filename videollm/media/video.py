@@ -177,6 +177,9 @@ def timetable(
         if usual * source.limits.frame_rate_hz < 1:
             raise frame_rate_error(source, 1 / max(usual, base, 1e-9))
     end = float(seconds[-1] + min(lasts, max(10.0, float(seconds[-1] - seconds[0]))))
+    if container_format == "mov" and stream.duration and len(scan.pts) == stream.frames:
+        # mp4 stores how long packets last in the order of decoding; how long the last picture stays, only in the whole.
+        end = max(end, ((stream.start_time or 0) + stream.duration) * base - origin_seconds)
     check_duration(source, end)
     as_array = lambda values: np.array([-(2**62) if v is None else v for v in values], np.int64)  # noqa: E731
     return Timetable(
@@ -384,11 +387,13 @@ def plan_runs(table: Timetable, chosen: np.ndarray, jump_packets: int = JUMP_PAC
         packet, pts = int(table.packet[index]), int(table.pts[index])
         before = keys[(keys <= packet) & (table.packet_pts[keys] <= pts)]
         start = int(before[-1]) if len(before) else 0
-        if runs and start - runs[-1].last - 1 < jump_packets:
-            start, wanted = runs[-1].first, runs[-1].wanted_pts | {pts}
-            runs[-1] = Run(start, max(packet, runs[-1].last), wanted)
-        else:
-            runs.append(Run(start, packet, frozenset({pts})))
+        last, wanted = packet, frozenset({pts})
+        while runs and start - runs[-1].last - 1 < jump_packets:
+            # A leading picture may start in the middle of the run before: then the two are one.
+            before_it = runs.pop()
+            start, last = min(start, before_it.first), max(last, before_it.last)
+            wanted |= before_it.wanted_pts
+        runs.append(Run(start, last, wanted))
     return runs
 
 

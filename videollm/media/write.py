@@ -196,6 +196,8 @@ def _write_streams(
     ticks: list[int] = []
     times = None if seconds is None else iter(seconds)
     pending: list[Any] = []
+    stored: list[int] = []
+    by_decoding = out.format.name in ("mp4", "mov", "ipod")
 
     def mux(packets: Iterable[Any]) -> None:
         """Packets wait until it is known how long their frame is shown."""
@@ -206,6 +208,10 @@ def _write_streams(
                 break
             packet = pending.pop(0)
             packet.duration = int(ticks[index]) - packet.pts
+            stored.append(packet.dts)
+            if by_decoding and len(stored) == len(ticks) - 1:
+                # mp4 stores lengths in the order of decoding: the last one there closes the whole track.
+                packet.duration = max(ticks[-1] - ticks[0] + stored[0] - packet.dts, 1)
             out.mux(packet)
 
     for index, pixels in enumerate(frames):
