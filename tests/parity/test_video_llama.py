@@ -74,7 +74,8 @@ def golden(goldens: Path) -> Iterator[Goldens]:
 def small_config(index: dict[str, Any]) -> VideoLlamaConfig:
     config = index["config"]
     derived, vit, bert, llama, imagebind = (config[key] for key in ("derived", "vit", "bert", "llama", "ib"))
-    qformer = {key: bert[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")}
+    shape = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    qformer = {key: bert[key] for key in shape}
     qformer |= {"layer_norm_eps": derived["bert_ln_eps"], "hidden_dropout_prob": derived["bert_dropout"]}
     clip = qformer | {
         "num_hidden_layers": derived["video_and_audio_qformer_layers"],
@@ -207,7 +208,9 @@ def test_audio_branch(golden: Goldens, model: VideoLlamaForConditionalGeneration
     golden.check("audio.safetensors", "audio_llama_proj_out", model.get_audio_features(mel))
     golden.check("audio.safetensors", "audio_qformer_embeddings", stages["audio_qformer.layernorm"])
     for layer in range(model.config.audio_qformer_config.num_hidden_layers):
-        golden.check("audio.safetensors", f"audio_qformer_layer_{layer}", stages[f"audio_qformer.encoder.layer.{layer}"])
+        golden.check(
+            "audio.safetensors", f"audio_qformer_layer_{layer}", stages[f"audio_qformer.encoder.layer.{layer}"]
+        )
     golden.check("audio.safetensors", "audio_qformer_out", stages["audio_qformer.encoder.layer.1"])
 
 
@@ -274,7 +277,8 @@ def test_gradients_of_the_video_branch(golden: Goldens, model: VideoLlamaForCond
     embeds = golden(file, "inputs_embeds")
     prompt = torch.cat([embeds[:, :1], features, embeds[:, 1 + features.shape[1] :]], dim=1)
     golden.check(file, "inputs_embeds", prompt)
-    loss = model(inputs_embeds=prompt, attention_mask=golden(file, "attention_mask"), labels=golden(file, "labels")).loss
+    mask, labels = golden(file, "attention_mask"), golden(file, "labels")
+    loss = model(inputs_embeds=prompt, attention_mask=mask, labels=labels).loss
     loss.backward()
     found = dict(model.named_parameters())
     for key in wanted:

@@ -33,11 +33,13 @@ def find(name_or_folder: str | Path = "tiny") -> Path:
         raise ModelNotFoundError(f"no model {asked!r}: there is no folder {folder}; {hint}")
     config = folder / "config.json"
     if not config.is_file():
-        raise ModelNotFoundError(f"no model in {folder}: it has no config.json; give a folder that save_pretrained wrote")
+        raise ModelNotFoundError(f"no model in {folder}: it has no config.json; give one that save_pretrained wrote")
     try:
         model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type")
     except (ValueError, AttributeError, OSError) as error:
-        raise ModelNotFoundError(f"no model in {folder}: config.json cannot be read ({error}); save the model again")
+        raise ModelNotFoundError(
+            f"no model in {folder}: config.json cannot be read ({error}); save it again"
+        ) from error
     if model_type != "video_llama":
         raise ModelNotFoundError(
             f"no model in {folder}: config.json is of a {model_type!r} model, this loads 'video_llama' models; give "
@@ -73,9 +75,9 @@ def load(
     if bits not in (None, 4, 8):
         raise ConfigError(f"bits is 4 or 8, found {bits!r}; leave it out for full precision")
     if bits is not None and importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingDependencyError(f"{bits}-bit inference needs bitsandbytes; pip install 'bitsandbytes>=0.50' accelerate")
+        raise MissingDependencyError(f"{bits}-bit inference needs bitsandbytes; pip install bitsandbytes accelerate")
 
-    import torch
+    from safetensors import SafetensorError
 
     place = _device(device)
     number = _dtype(dtype, place)
@@ -86,11 +88,20 @@ def load(
     if bits is not None:
         options |= {"quantization_config": _quantisation(bits, number), "device_map": {"": place}}
     try:
-        model = VideoLlamaForConditionalGeneration.from_pretrained(folder, **options)
+        model, report = VideoLlamaForConditionalGeneration.from_pretrained(folder, output_loading_info=True, **options)
         processor = VideoLlamaProcessor.from_pretrained(folder, local_files_only=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())
-        raise ModelNotFoundError(f"the model in {folder} is incomplete: {reason}; save it again with its processor")
+        raise ModelNotFoundError(
+            f"the model in {folder} is incomplete: {reason}; save it anew, with its processor"
+        ) from error
+    # The library would start missing weights at random and go on.
+    for what in ("missing", "unexpected"):
+        keys = sorted(report[f"{what}_keys"])
+        if keys:
+            raise ModelNotFoundError(
+                f"the model in {folder} is incomplete: {len(keys)} {what} weights, e.g. {keys[0]}; save it again"
+            )
     if bits is None and place.type != "cpu":
         model = model.to(place)
     return model.eval(), processor
@@ -110,7 +121,7 @@ def _device(asked: str | torch.device | None) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise ConfigError(f"device {str(asked)!r} cannot be used here ({reason}); try cpu or leave it out")
+        raise ConfigError(f"device {str(asked)!r} cannot be used here ({reason}); try cpu or leave it out") from error
     return device
 
 

@@ -4,7 +4,7 @@ Source: Girdhar et al., "ImageBind: One Embedding Space To Bind Them All" (2023)
 are the published "huge" model.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
@@ -85,7 +85,7 @@ class ImageBindConfig(PreTrainedConfig):
     """The trunks that are present; any of them may be None."""
 
     model_type = "imagebind"
-    sub_configs_defaults = {
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "audio_config": SubConfigSpec(config_class=ImageBindAudioConfig, optional=True),
         "vision_config": SubConfigSpec(config_class=ImageBindVisionConfig, optional=True),
     }

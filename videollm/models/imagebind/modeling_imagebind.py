@@ -6,6 +6,8 @@ Source: Girdhar et al. 2023. Written from the published description; weights loa
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 from transformers import initialization as init
@@ -91,7 +93,7 @@ class ImageBindPreTrainedModel(PreTrainedModel):
     base_model_prefix = "imagebind"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules = ["ImageBindBlock"]
+    _no_split_modules: ClassVar[list[str]] = ["ImageBindBlock"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -5,8 +5,8 @@ tokenised by itself, so that nothing in a user's words can act as template or as
 
 * ``message.role`` and ``message.content``, a list of parts;
 * a text part has ``type: "text"``, ``text`` and ``generated`` (true where the token ids of a generated answer go);
-* a media part has ``type`` (image, video, audio), ``video`` and ``audio`` (marks; empty where there is nothing to see or
-  to hear) and ``seconds`` (one number a frame);
+* a media part has ``type`` (image, video, audio), ``video`` and ``audio`` (marks; empty where there is nothing to see
+  or to hear) and ``seconds`` (one number a frame);
 * ``time_sentence`` says whether the seconds are also to be written out in words.
 
 Turn by turn a rendered conversation must be a prefix of the longer one, with the generation prompt in the place of the

@@ -4,7 +4,7 @@ Source: Zhang et al., "Video-LLaMA: An Instruction-tuned Audio-Visual Language M
 section 2.
 """
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
@@ -40,11 +40,12 @@ class VideoLlamaConfig(PreTrainedConfig):
             ``round(seconds / u)``, the last row for all later frames.
         max_audio_positions, audio_position_seconds: the same for segments of sound.
         position_initializer_range: std of the two position tables (1.0 as published).
-        video_token_id, audio_token_id: placeholders in ``input_ids``; they may lie outside the vocabulary, as published.
+        video_token_id, audio_token_id: placeholders in ``input_ids``; they may lie outside the vocabulary, as the
+            published ones do.
     """
 
     model_type = "video_llama"
-    sub_configs_defaults = {
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "vision_config": SubConfigSpec(config_class=Blip2VisionConfig, init_kwargs={"initializer_range": 0.02}),
         "qformer_config": Blip2QFormerConfig,
         "video_qformer_config": SubConfigSpec(

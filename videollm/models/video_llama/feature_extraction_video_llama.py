@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.nn import functional
@@ -20,6 +20,10 @@ _FRAME_SECONDS, _SHIFT_SECONDS = 0.025, 0.010
 _LOWEST_HZ, _PREEMPHASIS = 20.0, 0.97
 # A segment table of so many values is worked on at a time; it bounds the memory of long sounds and big batches.
 _CHUNK_VALUES = 2**22
+# The same for windows to be transformed; small enough for a processor's cache, which is three times faster.
+_FFT_VALUES = 2**19
+# Up to so many phases of the resampling filter are computed side by side in one convolution.
+_MOST_PHASES = 512
 
 
 class VideoLlamaFeatureExtractor(FeatureExtractionMixin):
@@ -36,7 +40,7 @@ class VideoLlamaFeatureExtractor(FeatureExtractionMixin):
             independent.
     """
 
-    model_input_names = ["audio_values"]
+    model_input_names: ClassVar[list[str]] = ["audio_values"]
 
     def __init__(
         self,
@@ -180,7 +184,7 @@ def resample(
     weights = weights.to(samples.dtype)
     taps = weights.shape[1]
     padded = functional.pad(samples, (width, blocks * source + taps - samples.shape[1] + width))
-    if target <= 512 and source <= 4096:
+    if target <= _MOST_PHASES and source <= 8 * _MOST_PHASES:
         # Few phases: one convolution, whose kernel holds all phases side by side.
         kernel = torch.zeros(target, int(first[-1]) + width + taps, dtype=weights.dtype)
         for phase in range(target):
@@ -240,7 +244,7 @@ def kaldi_fbank(samples: torch.Tensor, rate_hz: int = 16000, num_mel_bins: int =
     filters = _mel_filters(rate_hz, fft_size, num_mel_bins)
     floor = torch.finfo(torch.float32).eps
     frames_each = 1 + (samples.shape[1] - window) // shift
-    step = max(1, _CHUNK_VALUES // (frames_each * fft_size))
+    step = max(1, _FFT_VALUES // (frames_each * fft_size))
     parts = []
     for group in samples.float().split(step):
         frames = group.unfold(1, window, shift)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -51,8 +51,13 @@ class VideoLlamaPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_attention_backend = True
-    _skip_keys_device_placement = ["past_key_values"]
-    _no_split_modules = ["Blip2EncoderLayer", "Blip2QFormerLayer", "ImageBindBlock", "LlamaDecoderLayer"]
+    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
+    _no_split_modules: ClassVar[list[str]] = [
+        "Blip2EncoderLayer",
+        "Blip2QFormerLayer",
+        "ImageBindBlock",
+        "LlamaDecoderLayer",
+    ]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -90,9 +95,7 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
         self.audio_query_tokens = self.audio_projection = None
         if config.audio_config is not None:
             self.audio_model = ImageBindAudioModel(config.audio_config)
-            self.audio_position_embedding = nn.Embedding(
-                config.max_audio_positions, config.audio_config.projection_dim
-            )
+            self.audio_position_embedding = nn.Embedding(config.max_audio_positions, config.audio_config.projection_dim)
             self.audio_qformer = Blip2QFormerModel(config.audio_qformer_config)
             sound_width = config.audio_qformer_config.hidden_size
             self.audio_query_tokens = nn.Parameter(torch.zeros(1, config.num_audio_query_tokens, sound_width))
@@ -104,6 +107,10 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
             self.generation_config.bos_token_id = config.bos_token_id
             self.generation_config.eos_token_id = config.eos_token_id
             self.generation_config.pad_token_id = config.pad_token_id
+            # A placeholder that the decoder itself would say has no clip to stand for.
+            placeholders = (config.video_token_id, config.audio_token_id)
+            spoken = [token for token in placeholders if token < config.text_config.vocab_size]
+            self.generation_config.suppress_tokens = spoken or None
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()
@@ -431,7 +438,10 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
         if expand_size == 1 or input_ids is None:
             return super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **model_kwargs)
         soft_tokens: dict[str, torch.Tensor] = {}
-        encoders = (("video", _VIDEO_INPUTS, self.get_video_features), ("audio", _AUDIO_INPUTS, self.get_audio_features))
+        encoders = (
+            ("video", _VIDEO_INPUTS, self.get_video_features),
+            ("audio", _AUDIO_INPUTS, self.get_audio_features),
+        )
         for kind, names, encode in encoders:
             *media, ready = (model_kwargs.pop(name, None) for name in names)
             if media[0] is not None:
@@ -446,7 +456,9 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
         return input_ids, {**model_kwargs, **soft_tokens}
 
 
-def _encode_real_rows(encode: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+def _encode_real_rows(
+    encode: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor:
     """Encode ``(N, T, ...)`` row by row; padding is not encoded, its states are zero."""
     clips, rows = values.shape[:2]
     if mask is None:
@@ -488,5 +500,3 @@ def _positions(
             f"use a model that places them by seconds"
         )
     return places
-
-

@@ -90,8 +90,9 @@ class VideoLlamaProcessor(ProcessorMixin):
     ) -> None:
         super().__init__(image_processor, feature_extractor, tokenizer, chat_template=chat_template)
         self.frame_sampling = dict(frame_sampling or {"strategy": "uniform", "frames": 8})
+        length_seconds = feature_extractor.segment_seconds
         self.sound_sampling = dict(
-            sound_sampling or {"strategy": "published", "segments": 8, "length_seconds": feature_extractor.segment_seconds}
+            sound_sampling or {"strategy": "published", "segments": 8, "length_seconds": length_seconds}
         )
         self.video_token_id = video_token_id
         self.audio_token_id = audio_token_id
@@ -212,7 +213,7 @@ class VideoLlamaProcessor(ProcessorMixin):
             raise ValueError(f"this model's chat template cannot show a {part.type} part; show text and media only")
         if part.clip not in clips:
             known = ", ".join(map(repr, clips)) or "none"
-            raise ValueError(f"a message shows the clip {part.clip!r}, but the clips given are {known}; pass it as well")
+            raise ValueError(f"a message shows the clip {part.clip!r}, but the clips given are {known}; give it, too")
         clip = clips[part.clip]
         video = audio = ""
         seconds: list[float] = []
