@@ -29,7 +29,7 @@ from videollm.media.source import (
     opened_container,
     reason_of,
 )
-from videollm.media.video import PacketScan
+from videollm.media.video import PacketScan, left_out
 
 WHOLE_SOUND_SECONDS = 60.0
 MARGIN_SECONDS = 0.25
@@ -160,7 +160,7 @@ def _decode(
         raise MediaUnreadableError(
             f"{source.name}: the file has sound but none of it can be decoded ({last_error}); copy or download it again"
         )
-    return tuple(pieces), [f"{damaged} pieces of the sound are damaged and were left out"] if damaged else []
+    return tuple(pieces), [left_out(damaged, "piece", "of the sound")] if damaged else []
 
 
 def _seek(container: Any, stream: AudioStream, seconds: float) -> bool:
@@ -176,6 +176,9 @@ def _fill(container: Any, stream: AudioStream, piece: _Piece, origin_seconds: fl
     with suppress(av.FFmpegError):
         for packet in container.demux(stream):
             if packet.size == 0:
+                continue
+            if packet.is_corrupt:  # half of one, where a file is cut off
+                piece.missed()
                 continue
             try:
                 frames = stream.codec_context.decode(packet)
@@ -228,6 +231,9 @@ class _Piece:
         self.last_error = reason
         self._after_loss = True
 
+    def missed(self) -> None:
+        self._after_loss = True
+
     def add(self, frame: AudioFrame, at: float | None) -> bool:
         """False when the stretch is full."""
         if not self._rate:
@@ -266,8 +272,9 @@ class _Piece:
 
     def _push(self, samples: np.ndarray) -> None:
         assert self._first is not None
-        before = max(int(np.ceil((self.start - self._first) * self._rate - 1e-6)) - self._came, 0)
-        after = int(np.ceil((self.end - self._first) * self._rate - 1e-6)) - self._came
+        # To the nearest sample: containers round their clocks.
+        before = max(round((self.start - self._first) * self._rate) - self._came, 0)
+        after = round((self.end - self._first) * self._rate) - self._came
         self._came += samples.shape[1]
         kept = samples[:, before : max(after, 0)]
         if not self._kept:

@@ -21,6 +21,7 @@ from videollm.media.source import (
     MediaInfo,
     SourceFile,
     check_declared,
+    check_headers,
     choose_streams,
     display_size,
     in_seconds,
@@ -135,11 +136,12 @@ def _streams(
 ) -> Clip:
     """The clip of anything that FFmpeg reads."""
     notes: list[str] = []
+    claimed = check_headers(source, container_format)
     with opened_container(source, container_format) as container:
         streams = choose_streams(source, container)
         check_declared(source, container, streams)
         origin = timeline_origin_seconds(container)
-        declared = float(container.duration or 0) / 1e6
+        declared = max(claimed, float(container.duration or 0) / 1e6)
         kind = "audio" if streams.video is None else "video"
         unheard = [s for s in container.streams if s.type == "audio"] if streams.audio is None else []
         scans = scan_packets(source, container, [s for s in (streams.video, streams.audio) if s is not None])
@@ -181,7 +183,10 @@ def _streams(
     readable = max(ends)
     if is_cut_off(source, container_format):
         of = f" of {in_seconds(declared)}" if declared > readable + 0.05 else ""
-        notes.insert(0, f"the file is cut off: readable up to {in_seconds(readable)}{of}")
+        less = ""
+        if table is not None and span is not None and abs(ends[0] - ends[1]) > 0.3:
+            less = f" ({'pictures' if ends[0] < ends[1] else 'sound'} only up to {in_seconds(min(ends))})"
+        notes.insert(0, f"the file is cut off: readable up to {in_seconds(readable)}{of}{less}")
     if pictures is None and waveforms is None:
         what = "sound" if kind == "audio" else "pictures"
         raise MediaUnreadableError(f"{source.name}: the file has only {what}, which were not asked for; ask for {what}")
@@ -217,6 +222,7 @@ def info_of(source: SourceFile) -> MediaInfo:
                 height, exif_turn, video_codec=kind,
             )  # fmt: skip
         kind = "apng" if kind == "png" else kind
+    check_headers(source, kind)
     with opened_container(source, kind) as container:
         streams = choose_streams(source, container)
         check_declared(source, container, streams)

@@ -27,6 +27,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from videollm.errors import MediaError, MediaLimitError, MediaNotFoundError, MediaUnreadableError
+from videollm.media.headers import claims_of
 
 READ_BUFFER_BYTES = 256 * 1024
 HEAD_BYTES = 64 * 1024
@@ -611,8 +612,22 @@ def stream_aspect(stream: VideoStream) -> float:
     return float(aspect) if aspect else 1.0
 
 
+def check_headers(source: SourceFile, container_format: str) -> float:
+    """Check what the headers claim, before FFmpeg reads them; the seconds they claim, 0 where they claim none.
+
+    Raises:
+        MediaLimitError: a claim over the limits.
+    """
+    claims = claims_of(container_format, source.read_at, source.size_bytes)
+    check_duration(source, claims.seconds)
+    check_pixels(source, claims.width, claims.height)
+    if claims.frame_rate > source.limits.frame_rate_hz:
+        raise frame_rate_error(source, claims.frame_rate)
+    return claims.seconds
+
+
 def check_declared(source: SourceFile, container: InputContainer, streams: ChosenStreams) -> None:
-    """Raises: MediaLimitError where the file declares something over the limits."""
+    """Raises: MediaLimitError where the file, as FFmpeg sees it, declares something over the limits."""
     limits = source.limits
     lengths = [(container.duration or 0) / av.time_base]
     for stream in (streams.video, streams.audio):

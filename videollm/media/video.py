@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -179,7 +180,8 @@ def timetable(
     end = float(seconds[-1] + min(lasts, max(10.0, float(seconds[-1] - seconds[0]))))
     if container_format == "mov" and stream.duration and len(scan.pts) == stream.frames:
         # mp4 stores how long packets last in the order of decoding; how long the last picture stays, only in the whole.
-        end = max(end, ((stream.start_time or 0) + stream.duration) * base - origin_seconds)
+        whole = ((stream.start_time or 0) + stream.duration) * base - origin_seconds
+        end = whole if whole > seconds[-1] else end
     check_duration(source, end)
     as_array = lambda values: np.array([-(2**62) if v is None else v for v in values], np.int64)  # noqa: E731
     return Timetable(
@@ -212,7 +214,6 @@ class _Decoding:
         self.source = source
         self.stream = stream
         self.damaged = 0
-        self.last_error = ""
         _prepare(stream, source.limits.frame_pixels)
 
     def feed(self, packet: Any) -> list[VideoFrame]:
@@ -223,10 +224,27 @@ class _Decoding:
             return []
         except av.error.MemoryError:
             raise memory_error(self.source) from None
-        except av.FFmpegError as error:
+        except av.FFmpegError:
             self.damaged += 1
-            self.last_error = str(error)
+            if self.damaged == 1 and packet is not None:
+                self._check_too_large(packet)
             return []
+
+    def _check_too_large(self, packet: Any) -> None:
+        """Whether the packet was refused for its size, which only FFmpeg's log says.
+
+        Raises: MediaLimitError
+        """
+        before = av.logging.get_level()
+        av.logging.set_level(av.logging.ERROR)
+        try:
+            with av.logging.Capture() as lines, suppress(av.FFmpegError):
+                self.stream.codec_context.decode(packet)
+        finally:
+            av.logging.set_level(before)
+        found = re.search(r"size (\d+)x(\d+) exceeds", " ".join(text for _, _, text in lines))
+        if found:
+            check_pixels(self.source, int(found[1]), int(found[2]))
 
 
 def _times_by_decoding(
@@ -397,6 +415,11 @@ def plan_runs(table: Timetable, chosen: np.ndarray, jump_packets: int = JUMP_PAC
     return runs
 
 
+def left_out(count: int, what: str, of: str) -> str:
+    """A note about damage."""
+    return f"{count} {what}{'' if count == 1 else 's'} {of} {'is' if count == 1 else 'are'} damaged and left out"
+
+
 class _MissingFrame(Exception):
     """A jump did not give the frame that the timetable promises."""
 
@@ -532,9 +555,9 @@ def read_frames(
         chosen = sampling.indices(table.seconds, table.end_seconds)
         got, notes = _read_chosen(source, container_format, table, chosen, aspect, "one pass")
         if len(table.seconds) < promised:
-            notes.append(f"{promised - len(table.seconds)} of {promised} pictures are damaged and were left out")
+            notes.append(left_out(promised - len(table.seconds), "picture", f"of {promised}"))
     elif table.damaged:
-        notes.append(f"{table.damaged} pieces of the pictures are damaged and were left out")
+        notes.append(left_out(table.damaged, "piece", "of the pictures"))
     shown = [int(index) for index in chosen if int(table.pts[index]) in got]
     if not shown:
         raise MediaUnreadableError(f"{source.name}: no picture could be decoded; copy or download the file again")

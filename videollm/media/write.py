@@ -28,6 +28,7 @@ from videollm.media.source import (
     STILL,
     Limits,
     check_declared,
+    check_headers,
     choose_streams,
     open_source,
     opened_container,
@@ -340,6 +341,7 @@ def cut_clip(
         if container_format in STILL and container_format not in ("gif", "png"):
             raise MediaUnreadableError(f"{source.name}: a picture has no seconds to cut; give a video or a sound")
         container_format = "apng" if container_format == "png" else container_format
+        check_headers(source, container_format)
         with opened_container(source, container_format) as container:
             streams = choose_streams(source, container)
             check_declared(source, container, streams)
