@@ -12,7 +12,29 @@ from videollm.chat.session import ChatSession
 from videollm.evaluation.predictors import CLIP, Predictor, Prompt
 from videollm.messages import MediaPart, Message, assistant, user
 
-WORDS = "a red circle moves to the left while loud beep is heard at what in video how many shapes are there".split()
+WORDS = [
+    "a",
+    "red",
+    "circle",
+    "moves",
+    "to",
+    "the",
+    "left",
+    "while",
+    "loud",
+    "beep",
+    "is",
+    "heard",
+    "at",
+    "what",
+    "in",
+    "video",
+    "how",
+    "many",
+    "shapes",
+    "are",
+    "there",
+]
 
 
 @pytest.fixture(scope="module")

@@ -247,11 +247,11 @@ def tonal(samples: np.ndarray, rate: int) -> tuple[Tonality, float]:
     return ("noisy" if value >= NOISY_FROM_FLATNESS else "tonal"), abs(value - NOISY_FROM_FLATNESS)
 
 
-def onsets(samples: np.ndarray, rate: int) -> list[float]:
-    """Seconds at which a sound starts: a rise of at least 9 dB over the loudest moment of the 0.1 s before.
+def onsets(samples: np.ndarray, rate: int, rise_db: float = 9.0) -> list[float]:
+    """Seconds at which a sound starts: a rise of at least ``rise_db`` over the loudest moment of the 0.1 s before.
 
     Levels are of windows of 20 ms every 5 ms; the new sound must reach -50 dB of full scale and be within 25 dB of the
-    loudest window of all. A sound that is there at 0 starts at 0.
+    loudest window of all. A sound that is there at 0 starts at 0. A count is clear where 6 and 12 dB give the same.
     """
     hop = max(1, int(rate * 0.005))
     if len(samples) < hop * 8:
@@ -269,7 +269,7 @@ def onsets(samples: np.ndarray, rate: int) -> list[float]:
         quiet = level[max(0, index - before - 8) : max(0, index - 8)]
         reached = float(np.median(level[index : index + 8]))
         # The first hops of a file have no past: only silence can be assumed before them.
-        if len(quiet) == 0 or (reached >= needed and reached - float(quiet.max()) >= 9.0):
+        if len(quiet) == 0 or (reached >= needed and reached - float(quiet.max()) >= rise_db):
             if len(quiet) == 0 and index > 8:
                 continue
             rising = index

@@ -15,7 +15,6 @@ from videollm.data.world import SCENE_KINDS
 from videollm.errors import ConfigError
 
 CONDITIONS = ("seen", "triples", "pairs", "new wordings", "no sound", "reversed")
-FIRST_TEST_SEED = 3_000_000_000
 
 
 @dataclass(frozen=True)
@@ -25,14 +24,14 @@ class Benchmark:
     Attributes:
         name: of the folder under ``runs/evaluation`` and of the report.
         model: a name or folder for `videollm.models.hub.load`.
-        seed: the first scene; from 3,000,000,000 on no scene is ever trained on.
+        first_film: the number of the first test scene of each kind; none is ever trained on.
         films: how many files of each kind of scene in each split.
         questions: wanted in each cell of the table; where a type of question does not occur often enough in the films,
             the cell has fewer, and says how many.
         kinds: the kinds of scenes (see `videollm.data.world.SCENE_KINDS`).
         conditions: what is measured: "seen" combinations in trained wordings; held-out "triples" and "pairs"; "new
-            wordings" of seen combinations; "no sound", the same films with their sound removed; "reversed", with the order of
-            their frames turned around.
+            wordings" of seen combinations; "no sound", the same films with their sound removed; "reversed", with the
+            order of their frames turned around.
         max_new_tokens: answers are cut after this many tokens.
         batch_rows: questions answered at once.
         workers: processes, of one thread each.
@@ -41,7 +40,7 @@ class Benchmark:
 
     name: str
     model: str = "tiny"
-    seed: int = FIRST_TEST_SEED
+    first_film: int = 0
     films: int = 100
     questions: int = 200
     kinds: tuple[str, ...] = SCENE_KINDS
@@ -54,8 +53,8 @@ class Benchmark:
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or self.name.startswith("."):
             raise ValueError(f"name becomes a folder: use letters, digits, - and _, found {self.name!r}")
-        if self.seed < FIRST_TEST_SEED:
-            raise ValueError(f"seed must be at least {FIRST_TEST_SEED}, found {self.seed}: lower ones are trained on")
+        if not 0 <= self.first_film < 9_000_000:
+            raise ValueError(f"first_film must be from 0 to 9,000,000, found {self.first_film}")
         for name in ("films", "questions", "max_new_tokens", "batch_rows", "workers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")

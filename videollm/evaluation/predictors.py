@@ -1,8 +1,8 @@
 """Exact greedy answers to many questions at once.
 
-A clip is encoded once; the beginning that all prompts about it share (usually the clip itself) is computed once; the rest
-of many prompts, of any clips, runs in one batch, padded between the shared beginning and the question. Answers are those
-of one-by-one generation.
+A clip is encoded once; the beginning that all prompts about it share (usually the clip itself) is computed once; the
+rest of many prompts, of any clips, runs in one batch, padded between the shared beginning and the question. Answers are
+those of one-by-one generation.
 
 Notation: B rows, L tokens, P tokens of a shared beginning, D width.
 """
