@@ -14,13 +14,15 @@ from videollm.media.decode_worker import open_clip, read_clip
 from videollm.media.sampling import FrameSampling
 from videollm.media.write import write_sound, write_video
 
+OPEN = "log-level=none:pools=none:keyint=12:bframes=4"
+CLOSED = OPEN + ":open-gop=0"
 READS = [
     ("a.mp4", "h264", {}),
     ("b.mp4", "h264", {"preset": "medium", "key_every": 12}),
     ("a.mov", "h264", {}),
     ("a.mkv", "h264", {"key_every": 10}),
     ("odd.mp4", "h264", {"odd": True}),
-    ("open.mkv", "hevc", {"encoder_options": {"x265-params": "log-level=none:pools=none:keyint=12:bframes=4"}}),
+    ("closed.mkv", "hevc", {"encoder_options": {"x265-params": CLOSED}}),
     ("h.mp4", "hevc", {}),
     ("a.webm", "vp9", {"key_every": 15}),
     ("m.avi", "mjpeg", {}),
@@ -29,6 +31,7 @@ READS = [
     ("turned.mp4", "h264", {"rotation_degrees": 180}),
 ]
 REFUSED = [
+    ("open.mkv", "hevc", {"encoder_options": {"x265-params": OPEN}}, "before a key frame"),
     ("a.ts", "h264", {}, "reliably"),
     ("b.avi", "h264", {}, "reliably"),
     ("a.gif", "gif", {}, "reliably"),
@@ -109,7 +112,7 @@ def test_files_without_pictures_and_still_pictures(tmp_path: Path) -> None:
     from PIL import Image
 
     sound = write_sound(tmp_path / "a.wav", tones(1.0))
-    with pytest.raises(MediaUnreadableError, match="decord cannot read this file .*no pictures"):
+    with pytest.raises(MediaUnreadableError, match=r"decord cannot read this file .*no pictures"):
         everything(sound, decoder="decord")
     Image.fromarray(smooth_noise(1)).save(tmp_path / "a.png")
     assert everything(tmp_path / "a.png", decoder="decord").kind == "image", "decord is for video only"

@@ -21,9 +21,11 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -636,6 +638,7 @@ def read_frames_with_decord(
         MediaUnreadableError: decord cannot read the file, or would read it wrongly.
         MissingDependencyError: decord is not installed.
     """
+    os.environ.setdefault("DECORD_DUPLICATE_WARNING_THRESHOLD", "0")  # so that it tells of the first repeated frame
     try:
         decord = importlib.import_module("decord")
     except ImportError:
@@ -649,6 +652,8 @@ def read_frames_with_decord(
     if table.packet is None or container_format not in ("mov", "matroska", "avi"):
         # From a transport stream, for one, decord returns neighbours of the frames it cannot reach.
         raise refuse(f"it does not find frames reliably in {container_format} files of this kind")
+    if _has_open_groups(table):
+        raise refuse("frames before a key frame need those after it, of which decord loses some")
     if abs(aspect - 1) > 1e-9:
         raise refuse("its pixels are not square")
     if odd_with_half_colour:
@@ -657,10 +662,11 @@ def read_frames_with_decord(
         raise refuse("its pictures are to be turned by 90 degrees, where decord mixes up rows")
     if turn[1] != turn[2]:
         raise refuse("its pictures are mirrored")
-    decord.logging.set_level(decord.logging.FATAL)
+    decord.logging.set_level(decord.logging.ERROR)
     try:
-        reader = decord.VideoReader(f"/proc/self/fd/{source.handle.fileno()}", num_threads=1)
-        stamps = np.asarray(reader.get_frame_timestamp(np.arange(len(reader))), np.float64)[:, 0] - origin_seconds
+        with _stderr_held_back():
+            reader = decord.VideoReader(f"/proc/self/fd/{source.handle.fileno()}", num_threads=1)
+            stamps = np.asarray(reader.get_frame_timestamp(np.arange(len(reader))), np.float64)[:, 0] - origin_seconds
     except Exception as error:  # decord raises its own class and RuntimeError for everything
         raise refuse(_first_line(error)) from None
     order = np.argsort(stamps, kind="stable")
@@ -674,19 +680,53 @@ def read_frames_with_decord(
         raise refuse("it lists the frames out of order")
     chosen = sampling.indices(table.seconds, table.end_seconds)
     try:
-        height, width = reader[0].shape[:2]
-        check_pixels(source, width, height)
-        if len(chosen) * width * height * 3 > source.limits.pixel_bytes:
-            raise MediaLimitError(
-                f"{source.name}: {len(chosen)} pictures of {width}x{height} are over the limit of "
-                f'{source.limits.pixel_bytes / 1e6:.0f} MB for the decoder "decord"; use the decoder "pyav"'
-            )
-        pixels = reader.get_batch(order[chosen].tolist()).asnumpy()
+        with _stderr_held_back() as said:
+            height, width = reader[0].shape[:2]
+            check_pixels(source, width, height)
+            if len(chosen) * width * height * 3 > source.limits.pixel_bytes:
+                raise MediaLimitError(
+                    f"{source.name}: {len(chosen)} pictures of {width}x{height} are over the limit of "
+                    f'{source.limits.pixel_bytes / 1e6:.0f} MB for the decoder "decord"; use the decoder "pyav"'
+                )
+            pixels = reader.get_batch(order[chosen].tolist()).asnumpy()
     except MediaError:
         raise
     except Exception as error:
         raise refuse(_first_line(error)) from None
+    complaints = [line for line in "".join(said).splitlines() if "@ 0x" in line and "swscaler" not in line]
+    if complaints or "recovered from nearest" in "".join(said):
+        # It then repeats other frames in the place of those that it cannot decode.
+        raise refuse(f"its decoder reports damage: {complaints[0].split('] ')[-1] if complaints else 'lost frames'}")
     return Frames(np.ascontiguousarray(pixels, np.uint8), table.seconds[chosen], table.end_seconds), []
+
+
+def _has_open_groups(table: Timetable) -> bool:
+    """Whether some frame is stored after a key frame and shown before it."""
+    latest = np.where(table.packet_is_key, table.packet_pts, np.iinfo(np.int64).min)
+    return bool((table.packet_pts < np.maximum.accumulate(latest)).any())
+
+
+_stderr_lock = threading.Lock()
+
+
+@contextmanager
+def _stderr_held_back() -> Iterator[list[str]]:
+    """Catch what C code prints to standard error, which is how decord tells of frames that it made up."""
+    said: list[str] = []
+    with _stderr_lock:
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        os.set_blocking(writing, False)  # a full pipe loses lines instead of waiting for ever
+        before = os.dup(2)
+        os.dup2(writing, 2)
+        try:
+            yield said
+        finally:
+            os.dup2(before, 2)
+            with suppress(BlockingIOError):
+                said.append(os.read(reading, 65536).decode(errors="replace"))
+            for fd in (before, reading, writing):
+                os.close(fd)
 
 
 def _first_line(error: Exception) -> str:
