@@ -54,8 +54,8 @@ def small_config(tokenizer, **changes) -> VideoLlamaConfig:
         "text_config": {
             "model_type": "llama",
             "vocab_size": len(tokenizer),
-            "hidden_size": 48,
-            "intermediate_size": 96,
+            "hidden_size": 64,
+            "intermediate_size": 128,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "max_position_embeddings": 512,

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from .video_llama import VideoLlamaForConditionalGeneration, VideoLlamaProcessor
 
+# Smaller models are there before a progress bar could be read.
+_SHOW_PROGRESS_BYTES = 2**30
+
 EMBEDDED = {"tiny": Path(__file__).resolve().parents[1] / "assets" / "tiny"}
 
 
@@ -78,6 +81,7 @@ def load(
         raise MissingDependencyError(f"{bits}-bit inference needs bitsandbytes; pip install bitsandbytes accelerate")
 
     from safetensors import SafetensorError
+    from transformers.utils import logging
 
     place = _device(device)
     number = _dtype(dtype, place)
@@ -87,14 +91,23 @@ def load(
     options: dict[str, Any] = {"dtype": number, "local_files_only": True}
     if bits is not None:
         options |= {"quantization_config": _quantisation(bits, number), "device_map": {"": place}}
+    weights_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    quiet = weights_bytes < _SHOW_PROGRESS_BYTES and logging.is_progress_bar_enabled()
+    if quiet:
+        logging.disable_progress_bar()
     try:
-        model, report = VideoLlamaForConditionalGeneration.from_pretrained(folder, output_loading_info=True, **options)
+        options["output_loading_info"] = True
+        loaded: Any = VideoLlamaForConditionalGeneration.from_pretrained(folder, **options)
         processor = VideoLlamaProcessor.from_pretrained(folder, local_files_only=True)
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise ModelNotFoundError(
             f"the model in {folder} is incomplete: {reason}; save it anew, with its processor"
         ) from error
+    finally:
+        if quiet:
+            logging.enable_progress_bar()
+    model, report = loaded
     # The library would start missing weights at random and go on.
     for what in ("missing", "unexpected"):
         keys = sorted(report[f"{what}_keys"])

@@ -187,7 +187,7 @@ def test_placeholders_and_soft_tokens_must_agree(model, batch) -> None:
     with pytest.raises(ValueError, match="24 video placeholders, but 0 soft video tokens"):
         model(**words)
     with pytest.raises(ValueError, match="0 audio placeholders, but 3 soft audio tokens"):
-        model(input_ids=torch.tensor([[1, 8]]), audio_features=torch.zeros(1, 3, 48))
+        model(input_ids=torch.tensor([[1, 8]]), audio_features=torch.zeros(1, 3, 64))
     with pytest.raises(ValueError, match="exactly one"):
         model()
 
@@ -258,14 +258,18 @@ def test_everything_runs_on_sdpa(model) -> None:
 
 
 @torch.no_grad()
-def test_bfloat16(model, batch) -> None:
-    """Everything in bfloat16 runs, and says about the same."""
+def test_bfloat16(tokenizer, batch) -> None:
+    """Everything in bfloat16 runs, and says about the same (with weights of the usual size, which do not amplify)."""
+    config = small_config(tokenizer, initializer_range=0.02)
+    for part in (config.vision_config, config.qformer_config, config.video_qformer_config, config.text_config):
+        part.initializer_range = 0.05
+    model = VideoLlamaForConditionalGeneration(config).eval()
     full = model(**batch).logits
-    half = VideoLlamaForConditionalGeneration(model.config).eval()
-    half.load_state_dict(model.state_dict())
-    rounded = half.to(torch.bfloat16)(**batch).logits.float()
+    rounded = model.to(torch.bfloat16)(**batch)
+    assert rounded.logits.dtype == rounded.video_features.dtype == rounded.audio_features.dtype == torch.bfloat16
     real = batch["attention_mask"].bool()
-    assert torch.nn.functional.cosine_similarity(full[real], rounded[real], dim=-1).mean() > 0.98
+    similarity = torch.nn.functional.cosine_similarity(full[real], rounded.logits[real].float(), dim=-1)
+    assert similarity.min() > 0.99
 
 
 @torch.no_grad()

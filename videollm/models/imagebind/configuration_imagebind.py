@@ -90,6 +90,6 @@ class ImageBindConfig(PreTrainedConfig):
         "vision_config": SubConfigSpec(config_class=ImageBindVisionConfig, optional=True),
     }
 
-    audio_config: dict[str, Any] | PreTrainedConfig | None = None
-    vision_config: dict[str, Any] | PreTrainedConfig | None = None
+    audio_config: Any = None
+    vision_config: Any = None
     initializer_range: float = 0.02

@@ -6,7 +6,7 @@ Source: Girdhar et al. 2023. Written from the published description; weights loa
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -40,7 +40,7 @@ class ImageBindAttention(nn.Module):
         """Attend: float ``(B, N, D)`` to float ``(B, N, D)``."""
         batch, _, width = hidden_states.shape
         query, key, value = self.in_proj(hidden_states).chunk(3, dim=-1)
-        if self.bias_k is not None:
+        if self.bias_k is not None and self.bias_v is not None:
             key = torch.cat([key, self.bias_k.to(key.dtype).expand(batch, -1, -1)], dim=1)
             value = torch.cat([value, self.bias_v.to(value.dtype).expand(batch, -1, -1)], dim=1)
         query, key, value = (
@@ -89,17 +89,17 @@ class ImageBindPreTrainedModel(PreTrainedModel):
     """Initialisation and loading of every ImageBind trunk."""
 
     config_class = ImageBindConfig
-    config: ImageBindConfig
+    config: Any
     base_model_prefix = "imagebind"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules: ClassVar[list[str]] = ["ImageBindBlock"]
+    _no_split_modules = ["ImageBindBlock"]  # noqa: RUF012 (declared by the library)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         std = self.config.initializer_range
-        if isinstance(module, ImageBindAttention) and module.bias_k is not None:
+        if isinstance(module, ImageBindAttention) and module.bias_k is not None and module.bias_v is not None:
             init.normal_(module.bias_k, mean=0.0, std=std)
             init.normal_(module.bias_v, mean=0.0, std=std)
         elif isinstance(module, ImageBindAudioModel | ImageBindVisionModel):
@@ -118,9 +118,7 @@ class ImageBindAudioModel(ImageBindPreTrainedModel):
     """A mel image to one vector of the shared space, of length ``logit_scale``."""
 
     config_class = ImageBindAudioConfig
-    config: ImageBindAudioConfig
     main_input_name = "audio_values"
-    input_modalities = ("audio",)
 
     def __init__(self, config: ImageBindAudioConfig) -> None:
         super().__init__(config)
@@ -130,9 +128,8 @@ class ImageBindAudioModel(ImageBindPreTrainedModel):
                 f"a patch of {tuple(config.patch_size)} does not fit a mel image of "
                 f"{config.num_mel_bins} x {config.target_length}; make the patch smaller"
             )
-        self.patch_embedding = nn.Conv2d(
-            1, config.hidden_size, tuple(config.patch_size), stride=tuple(config.patch_stride), bias=False
-        )
+        kernel, stride = (config.patch_size[0], config.patch_size[1]), (config.patch_stride[0], config.patch_stride[1])
+        self.patch_embedding = nn.Conv2d(1, config.hidden_size, kernel, stride=stride, bias=False)
         self.stem_layernorm = nn.LayerNorm(config.hidden_size, eps=config.stem_layer_norm_eps)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
         self.position_embedding = nn.Parameter(torch.zeros(1, 1 + rows * columns, config.hidden_size))
@@ -184,9 +181,7 @@ class ImageBindVisionModel(ImageBindPreTrainedModel):
     """A picture to one unit vector of the shared space."""
 
     config_class = ImageBindVisionConfig
-    config: ImageBindVisionConfig
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
 
     def __init__(self, config: ImageBindVisionConfig) -> None:
         super().__init__(config)

@@ -56,12 +56,12 @@ class VideoLlamaConfig(PreTrainedConfig):
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
     }
 
-    vision_config: dict[str, Any] | PreTrainedConfig | None = None
-    qformer_config: dict[str, Any] | PreTrainedConfig | None = None
-    video_qformer_config: dict[str, Any] | PreTrainedConfig | None = None
-    audio_qformer_config: dict[str, Any] | PreTrainedConfig | None = None
-    audio_config: dict[str, Any] | PreTrainedConfig | None = None
-    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    vision_config: Any = None
+    qformer_config: Any = None
+    video_qformer_config: Any = None
+    audio_qformer_config: Any = None
+    audio_config: Any = None
+    text_config: Any = None
     num_query_tokens: int = 32
     num_video_query_tokens: int = 32
     num_audio_query_tokens: int = 8

@@ -59,7 +59,9 @@ class VideoLlamaImageProcessor(BaseImageProcessor):
             "image_processor_type": type(self).__name__,
         }
 
-    def __call__(self, pixels: np.ndarray, still: bool = False) -> torch.Tensor:
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]: frames, not files and options
+        self, pixels: np.ndarray, still: bool = False
+    ) -> torch.Tensor:
         """Resize and normalise.
 
         Args:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.cache_utils import Cache
-from transformers.generation import GenerationMixin
+from transformers.generation.utils import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
@@ -37,8 +37,8 @@ class VideoLlamaOutputWithPast(CausalLMOutputWithPast):
         audio_features: float ``(N, Q, D)`` or None.
     """
 
-    video_features: torch.FloatTensor | None = None
-    audio_features: torch.FloatTensor | None = None
+    video_features: torch.Tensor | None = None
+    audio_features: torch.Tensor | None = None
 
 
 class VideoLlamaPreTrainedModel(PreTrainedModel):
@@ -47,12 +47,11 @@ class VideoLlamaPreTrainedModel(PreTrainedModel):
     config_class = VideoLlamaConfig
     config: VideoLlamaConfig
     base_model_prefix = ""
-    input_modalities = ("image", "video", "audio", "text")
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_attention_backend = True
-    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
-    _no_split_modules: ClassVar[list[str]] = [
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012 (declared by the library)
+    _no_split_modules = [  # noqa: RUF012 (declared by the library)
         "Blip2EncoderLayer",
         "Blip2QFormerLayer",
         "ImageBindBlock",
@@ -91,8 +90,12 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
         self.video_query_tokens = nn.Parameter(torch.zeros(1, config.num_video_query_tokens, clip_width))
         self.video_projection = nn.Linear(clip_width, width)
 
-        self.audio_model = self.audio_position_embedding = self.audio_qformer = None
-        self.audio_query_tokens = self.audio_projection = None
+        # Any: absent (None) in a model without an audio branch, which every method checks once, at its beginning.
+        self.audio_model: Any = None
+        self.audio_position_embedding: Any = None
+        self.audio_qformer: Any = None
+        self.audio_query_tokens: Any = None
+        self.audio_projection: Any = None
         if config.audio_config is not None:
             self.audio_model = ImageBindAudioModel(config.audio_config)
             self.audio_position_embedding = nn.Embedding(config.max_audio_positions, config.audio_config.projection_dim)
@@ -171,6 +174,7 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
         if (pixel_values is None) == (frame_states is None):
             raise ValueError("get_video_features takes pixel_values or frame_states: give exactly one of them")
         if frame_states is None:
+            assert pixel_values is not None
             frame_states = _encode_real_rows(self.encode_frames, pixel_values, frame_mask)
         positions = _positions(
             "frame", frame_states.shape[:2], frame_states.device, frame_mask, frame_seconds,
@@ -231,6 +235,7 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
         if (audio_values is None) == (segment_states is None):
             raise ValueError("get_audio_features takes audio_values or segment_states: give exactly one of them")
         if segment_states is None:
+            assert audio_values is not None
             segment_states = _encode_real_rows(self.encode_audio_segments, audio_values, segment_mask)
         positions = _positions(
             "segment", segment_states.shape[:2], segment_states.device, segment_mask, segment_seconds,
@@ -274,33 +279,33 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
         inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(is_placeholder, 0))
         for kind, (places, features) in placeholders.items():
             found = int(places.sum())
-            given = 0 if features is None else features.shape[0] * features.shape[1]
+            given = 0 if features is None else len(features) * features.shape[1]
             if found != given:
                 raise ValueError(
                     f"the prompt has {found} {kind} placeholders, but {given} soft {kind} tokens were given; give each "
                     f"clip its run of placeholders, and each run its clip"
                 )
-            if given:
+            if features is not None and given:
                 rows = features.flatten(0, 1).to(inputs_embeds.dtype)
                 inputs_embeds = inputs_embeds.masked_scatter(places.unsqueeze(-1), rows)
         return inputs_embeds
 
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        pixel_values: torch.FloatTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
         frame_mask: torch.Tensor | None = None,
         frame_seconds: torch.Tensor | None = None,
-        audio_values: torch.FloatTensor | None = None,
+        audio_values: torch.Tensor | None = None,
         segment_mask: torch.Tensor | None = None,
         segment_seconds: torch.Tensor | None = None,
-        video_features: torch.FloatTensor | None = None,
-        audio_features: torch.FloatTensor | None = None,
-        labels: torch.LongTensor | None = None,
+        video_features: torch.Tensor | None = None,
+        audio_features: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
@@ -336,6 +341,7 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
                 raise ValueError("forward takes audio_values or audio_features, found both: give one of them")
             audio_features = self.get_audio_features(audio_values, segment_mask, segment_seconds)
         if inputs_embeds is None:
+            assert input_ids is not None
             inputs_embeds = self.embed(input_ids, video_features, audio_features)
             if labels is not None:
                 learned = (input_ids != self.config.video_token_id) & (input_ids != self.config.audio_token_id)
@@ -390,16 +396,16 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
 
     def prepare_inputs_for_generation(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.Tensor,
         next_sequence_length: int | None = None,
         past_key_values: Cache | None = None,
-        attention_mask: torch.LongTensor | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
         is_first_iteration: bool | None = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Media go into the first step only, and of them only those that the cache does not hold already."""
-        inputs = super().prepare_inputs_for_generation(
+        inputs = super().prepare_inputs_for_generation(  # pyright: ignore[reportAttributeAccessIssue]
             input_ids,
             next_sequence_length=next_sequence_length,
             past_key_values=past_key_values,
@@ -427,16 +433,18 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
                     inputs[name] = inputs[name][kept] if kept else None
         return inputs
 
-    def _expand_inputs_for_generation(
+    def _expand_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         expand_size: int = 1,
         is_encoder_decoder: bool = False,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         **model_kwargs: Any,
-    ) -> tuple[torch.LongTensor, dict[str, Any]]:
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
         """Beams and samples: media are encoded once, and repeated row by row (a row may hold several clips)."""
         if expand_size == 1 or input_ids is None:
-            return super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **model_kwargs)
+            return super()._expand_inputs_for_generation(  # pyright: ignore[reportAttributeAccessIssue]
+                expand_size, is_encoder_decoder, input_ids, **model_kwargs
+            )
         soft_tokens: dict[str, torch.Tensor] = {}
         encoders = (
             ("video", _VIDEO_INPUTS, self.get_video_features),
@@ -450,10 +458,10 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
                 per_row = self._clips_per_row(input_ids, kind).tolist()
                 rows = [row for clips in ready.split(per_row) for row in [clips] * expand_size]
                 soft_tokens[names[-1]] = torch.cat(rows)
-        input_ids, model_kwargs = super()._expand_inputs_for_generation(
+        expanded_ids, model_kwargs = super()._expand_inputs_for_generation(  # pyright: ignore[reportAttributeAccessIssue]
             expand_size, is_encoder_decoder, input_ids, **model_kwargs
         )
-        return input_ids, {**model_kwargs, **soft_tokens}
+        return expanded_ids, {**model_kwargs, **soft_tokens}
 
 
 def _encode_real_rows(

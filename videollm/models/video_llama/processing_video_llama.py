@@ -73,9 +73,9 @@ class VideoLlamaProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        image_processor: VideoLlamaImageProcessor | None = None,
-        feature_extractor: VideoLlamaFeatureExtractor | None = None,
-        tokenizer: Any = None,
+        image_processor: VideoLlamaImageProcessor,
+        feature_extractor: VideoLlamaFeatureExtractor,
+        tokenizer: Any,
         chat_template: str | None = None,
         frame_sampling: dict[str, Any] | None = None,
         sound_sampling: dict[str, Any] | None = None,
@@ -343,7 +343,7 @@ class VideoLlamaProcessor(ProcessorMixin):
             out[names[2]] = torch.nn.utils.rnn.pad_sequence([seconds for _, seconds in items], batch_first=True)
         return out
 
-    def __call__(
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]: messages are this processor's one input
         self,
         conversations: Sequence[Message] | Sequence[Sequence[Message]],
         clips: Mapping[str, Clip] | Sequence[Mapping[str, Clip]] = (),
@@ -366,12 +366,11 @@ class VideoLlamaProcessor(ProcessorMixin):
         """
         if not conversations:
             raise ValueError("a batch needs at least one conversation, found none")
-        if isinstance(conversations[0], Message):
-            conversations = [conversations]  # type: ignore[list-item]
-        each = [clips or {}] * len(conversations) if isinstance(clips, Mapping) or not clips else list(clips)
+        batch: list[Any] = [conversations] if isinstance(conversations[0], Message) else list(conversations)
+        each: list[Any] = [clips or {}] * len(batch) if isinstance(clips, Mapping) or not clips else list(clips)
         videos, sounds, prompts = [], [], []
         done: dict[tuple[str, int], tuple[torch.Tensor, torch.Tensor]] = {}
-        for messages, known in zip(conversations, each, strict=True):
+        for messages, known in zip(batch, each, strict=True):
             prompt = self.render(messages, known, add_generation_prompt)
             prompts.append(prompt.input_ids)
             for span in prompt.media:
