@@ -4,6 +4,7 @@ Weights are drawn wide, so that answers differ from question to question and fro
 """
 
 import hashlib
+from functools import cache
 
 import numpy as np
 import torch
@@ -19,9 +20,14 @@ TEXTS = [
 ]
 
 
+@cache
+def _tokenizer():
+    return build_tiny_tokenizer(TEXTS, 320)
+
+
 def small_model(context_tokens=512, seed=0, *, ears=True, **text_config):
     """A model and its processor, in float32 on the CPU."""
-    tokenizer = build_tiny_tokenizer(TEXTS, 320)
+    tokenizer = _tokenizer()
     special = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL_TOKENS}
     qformer = {
         "hidden_size": 32,

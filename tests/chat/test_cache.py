@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_model import drawn_clip, small_model
+from tests.small_model import drawn_clip, small_model
 
 from videollm.chat.cache import EncodedMedia, KeyValueCache, common_prefix, prompt_positions
 from videollm.chat.generation import forward

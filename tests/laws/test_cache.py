@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_model import drawn_clip, small_model
+from tests.small_model import drawn_clip, small_model
 
 from videollm.chat import generation
 from videollm.chat.session import ChatSession
@@ -65,7 +65,7 @@ def both(model_and_processor, story, **options):
 
 
 def whole_prompt_logits(session, upto):
-    """Logits by one pass over the conversation up to an answer's end, without any cache: those that chose the answer."""
+    """The logits that chose an answer, by one pass over the conversation up to its end, without any cache."""
     conversation = session.messages[: 2 * upto + 2]
     prompt = session.processor.render(conversation[:-1], session.clips, add_generation_prompt=True)
     answer = list(conversation[-1].parts[0].token_ids)
@@ -154,7 +154,8 @@ def test_after_an_edit_of_turn_one(model_and_processor):
 
     cached = both(model_and_processor, story)
     last = cached.turns[-1][0].timings
-    media = sum(span.length for span in cached.session.processor.render(cached.session.messages, cached.session.clips).media)
+    session = cached.session
+    media = sum(span.length for span in session.processor.render(session.messages, session.clips).media)
     assert media <= last.reused_tokens < cached.turns[0][0].timings.prompt_tokens
 
 

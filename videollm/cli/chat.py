@@ -30,7 +30,6 @@ TINY_NOTICE = (
     "tiny was trained only on drawn shapes and synthetic sounds; of other videos it tells simple attributes, "
     "and it does not know people, places, objects or words."
 )
-TINY_FOLDER = Path(__file__).parent.parent / "assets" / "tiny"
 
 HELP = """\
 /add PATH    show another video, image or sound with the next question
@@ -116,15 +115,18 @@ def open_early(decoding: ThreadPoolExecutor, paths: list[Path], args: argparse.N
 
     How clips are sampled stands in the model's folder, in plain JSON.
     """
-    folder = TINY_FOLDER if args.model == "tiny" else Path(args.model)
+    from videollm.media.decode_worker import open_clip
+    from videollm.media.sampling import FrameSampling, SoundSampling
+
+    # Not by models.hub: that room imports torch, and this is about not waiting for it.
+    embedded = Path(__file__).parent.parent / "assets" / args.model
+    folder = embedded if embedded.is_dir() else Path(args.model).expanduser()
     try:
         sampling = json.loads((folder / "processor_config.json").read_text())
         hears = json.loads((folder / "config.json").read_text())["audio_config"] is not None
         frame_sampling, sound_sampling = sampling["frame_sampling"], sampling["sound_sampling"]
-    except (OSError, ValueError, KeyError, TypeError):  # not a folder of ours: loading the model will say so
+    except (OSError, ValueError, KeyError, TypeError):  # no folder of a model: loading it says what is wrong
         return [None] * len(paths)
-    from videollm.media.decode_worker import open_clip
-    from videollm.media.sampling import FrameSampling, SoundSampling
 
     frames = FrameSampling(**with_frames(frame_sampling, args.frames))
     sound = SoundSampling(**sound_sampling) if hears else None
