@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "videollm"
 
-FLOOR_0 = {"messages", "clips", "toolset", "errors"}
+FLOOR_0 = {"messages", "clips", "toolset", "settings", "errors"}
 MAY_IMPORT: dict[str, set[str]] = {
     "media": set(),
     "models": set(),

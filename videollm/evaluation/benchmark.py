@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import typing
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any
-
-import yaml
 
 from videollm.data.world import SCENE_KINDS
-from videollm.errors import ConfigError
+from videollm.settings import load_settings
 
 CONDITIONS = ("seen", "triples", "pairs", "new wordings", "no sound", "reversed")
 
@@ -70,69 +65,12 @@ def load_benchmark(path: str | Path) -> Benchmark:
     """Read a benchmark from YAML.
 
     Raises:
-        ConfigError: no such file, not YAML, an unknown key, a wrong type or a missing key; the line names file, line
-            and the nearest valid key.
+        ConfigError: no such file, not YAML, an unknown or missing key, a wrong type or value; the line names the file,
+            the line and what to do.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        nearby = sorted(path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, [file.name for file in nearby], n=1)
-        hint = f"did you mean {path.parent / near[0]}?" if near else "give the path of a YAML file"
-        raise ConfigError(f"no benchmark {path}: there is no such file; {hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the benchmark {path} cannot be read ({error}); give the path of a YAML file") from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line}: not YAML ({getattr(error, 'problem', error)}); mend the file") from None
-    if not isinstance(node, yaml.MappingNode) or not isinstance(values, dict):
-        raise ConfigError(f"{path}:1: a benchmark is a list of `key: value` lines; found {type(values).__name__}")
-
-    known = {field.name: field for field in fields(Benchmark)}
-    hints = typing.get_type_hints(Benchmark)
-    lines: dict[str, int] = {}
-    checked: dict[str, Any] = {}
-    for key_node, _ in node.value:
-        key, line = str(key_node.value), key_node.start_mark.line + 1
-        if key not in known:
-            raise ConfigError(f"{path}:{line}: no key {key!r}{_near(key, tuple(known))}; there are {', '.join(known)}")
-        if key in lines:
-            raise ConfigError(f"{path}:{line}: the key {key!r} stands on line {lines[key]} already; keep one")
-        lines[key] = line
-        checked[key] = _typed(values[key], hints[key], f"{path}:{line}: {key}")
-    for name, field in known.items():
-        if field.default is MISSING and name not in checked:
-            raise ConfigError(f"{path}: the key {name!r} is missing; add `{name}: ...`")
-    try:
-        return Benchmark(**checked)
-    except ValueError as error:
-        key = str(error).split(" ")[0]
-        raise ConfigError(f"{path}{f':{lines[key]}' if key in lines else ''}: {error}") from None
+    return load_settings(path, Benchmark)
 
 
 def _near(asked: str, known: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(asked, known, n=1, cutoff=0.5)
     return f" (did you mean {near[0]!r}?)" if near else ""
-
-
-def _typed(value: Any, hint: Any, where: str) -> Any:
-    """The value as the field's type; lists become tuples."""
-    if isinstance(hint, UnionType):
-        options = typing.get_args(hint)
-        if value is None and type(None) in options:
-            return None
-        hint = next(option for option in options if option is not type(None))
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise ConfigError(f"{where} must be a list, found {value!r}")
-        item = typing.get_args(hint)[0]
-        return tuple(_typed(one, item, where) for one in value)
-    if type(value) is not hint:  # bool is no int here
-        names = {int: "a whole number", str: "text", float: "a number", bool: "true or false"}
-        raise ConfigError(f"{where} must be {names[hint]}, found {value!r}")
-    return value
