@@ -583,7 +583,7 @@ def dialogue(
     said: list[Turn] = []
     last: Question | None = None
     while len(said) < turns:
-        if only is None and rng.random() < 0.1:
+        if only is None and rng.random() < 0.08:
             kind, text, answer = outside(rng)
             said.append(Turn(kind, polite(text, rng), answer))
             last = None
@@ -608,8 +608,15 @@ SOUND_TYPES = frozenset({
 })  # fmt: skip
 JOINT_TYPES = frozenset({"caption_both", "seen_at_sound", "sound_vs_cut"})
 
-# Types that ask for more than a few words, or fail longest, are asked more often in training.
-TYPE_WEIGHTS = {"caption": 2.0, "narration": 1.5, "motion": 1.5, "colour": 1.5, "shape": 1.5, "camera": 1.5}
+# What the decoder learns late is asked more often in training, what it learns at once less often.
+TYPE_WEIGHTS = {
+    "caption": 2.5, "caption_both": 1.5, "narration": 2.0, "motion": 2.5, "colour": 2.0, "shape": 1.5, "exist": 1.5,
+    "at_time": 2.0, "thing_when": 2.0, "first": 1.5, "last": 1.5, "before_cut": 1.5, "after_cut": 1.5, "cut_when": 1.5,
+    "sound": 2.0, "sound_when": 2.5, "sound_count": 2.5, "sound_exist": 1.5, "sound_first": 2.5, "sound_last": 2.5,
+    "sound_after": 2.5, "sound_before": 2.5, "onsets": 2.0, "seen_at_sound": 1.5, "sound_vs_cut": 1.5,
+    "count": 0.6, "silence": 0.4, "sound_loud": 0.5, "brightness": 0.5, "cut": 0.6, "absent_colour": 0.5,
+    "absent_shape": 0.5, "absent_motion": 0.5, "moves": 0.7, "background": 0.8, "main_colour": 0.8,
+}  # fmt: skip
 
 
 def without_sound(question: Question) -> str | None:

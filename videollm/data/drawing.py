@@ -38,7 +38,7 @@ def render(scene: Scene, seconds: np.ndarray, long_px: int | None = None) -> np.
     xs = (np.arange(width_px, dtype=np.float32) + 0.5) * unit
     ys = (np.arange(height_px, dtype=np.float32) + 0.5) * unit
     out = np.empty((len(seconds), height_px, width_px, 3), np.uint8)
-    grain = np.random.default_rng([scene.seed, 11])
+    grain = _Grain(np.random.default_rng([scene.seed, 11]), height_px, width_px)
     still: dict[int, np.ndarray] = {}
     for index, moment in enumerate(np.asarray(seconds, float)):
         shot = scene.shot_at(moment)
@@ -56,13 +56,27 @@ def render(scene: Scene, seconds: np.ndarray, long_px: int | None = None) -> np.
             if moment >= thing.start_seconds:
                 _draw(picture, thing, moment - max(shot.start_seconds, thing.start_seconds), x, y)
         if shot.ground.style == "static":
-            picture = grain.uniform(0, 255, picture.shape[:2])[..., None] * np.ones(3, np.float32)
+            picture = np.repeat(np.clip(grain.next() * 64 + 128, 0, 255), 3, -1)
         elif shot.ground.style == "noisy":
-            picture += (grain.standard_normal(picture.shape[:2]).astype(np.float32) * (4 + 8 * shot.ground.strength))[
-                ..., None
-            ]
+            picture += grain.next() * (4 + 8 * shot.ground.strength)
         out[index] = np.clip(picture, 0, 255).astype(np.uint8)
     return out
+
+
+class _Grain:
+    """Noise that differs from frame to frame: windows at random places of one large field, which is drawn once."""
+
+    def __init__(self, rng: np.random.Generator, height_px: int, width_px: int) -> None:
+        self.rng, self.height_px, self.width_px = rng, height_px, width_px
+        self.field: np.ndarray | None = None
+
+    def next(self) -> np.ndarray:
+        """float32 (H, W, 1), standard normal."""
+        if self.field is None:
+            shape = (self.height_px + 61, self.width_px + 61, 1)
+            self.field = self.rng.standard_normal(shape, np.float32)
+        y, x = self.rng.integers(0, 62, 2)
+        return self.field[y : y + self.height_px, x : x + self.width_px]
 
 
 def through_camera(

@@ -12,7 +12,7 @@ Held out of all training: the whole pairs in `HELD_OUT_PAIRS`, and about one in 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -313,7 +313,7 @@ def draw_scene(seed: int, kind: str | None = None, split: Split = "seen") -> Sce
 
     aspect = float(rng.choice([1.0, 4 / 3, 3 / 4, 16 / 9, 9 / 16, 1.2]))
     width, height = (1.0, 1 / aspect) if aspect >= 1 else (aspect, 1.0)
-    long_px = int(rng.integers(96, 300))
+    long_px = int(rng.integers(96, 232))
     width_px, height_px = max(48, round(width * long_px)), max(48, round(height * long_px))
     frame_rate = float(rng.choice([8, 10, 12, 15, 20, 24, 25, 30]))
     has_times = kind in ("cut", "entry")
@@ -321,6 +321,8 @@ def draw_scene(seed: int, kind: str | None = None, split: Split = "seen") -> Sce
         duration = float(rng.uniform(2.4, TIMED_SECONDS))
     else:
         duration = float(rng.uniform(TIMED_SECONDS, 28.0))
+    if duration > TIMED_SECONDS:
+        frame_rate = min(frame_rate, 12.0)  # long films are kept small
     duration = max(1, round(duration * frame_rate)) / frame_rate
 
     shots: list[Shot] = []
@@ -416,6 +418,38 @@ def draw_scene(seed: int, kind: str | None = None, split: Split = "seen") -> Sce
     )
 
 
+def draw_pile(seed: int) -> Scene:
+    """Four shots of many still things each, for the eye alone: much to see in few frames. No held-out pairs."""
+    rng = np.random.default_rng([seed, 101])
+    aspect = float(rng.choice([1.0, 4 / 3, 3 / 4, 16 / 9, 9 / 16, 1.2]))
+    width, height = (1.0, 1 / aspect) if aspect >= 1 else (aspect, 1.0)
+    short = 0.35 + 0.65 * min(width, height)
+    shots: list[Shot] = []
+    for index in range(4):
+        ground = _ground(rng)
+        if rng.random() < 0.3:
+            ground = replace(ground, style="textured")
+        things: list[Thing] = []
+        for colour in rng.permutation(COLOURS).tolist():
+            shape = _pick(rng, SHAPES)
+            if colour == ground.colour or is_held_out_pair(shape, colour):
+                continue
+            size = float(rng.uniform(0.1, 0.24)) * short
+            x, y = float(rng.uniform(size, width - size)), float(rng.uniform(size, height - size))
+            if all((t.x - x) ** 2 + (t.y - y) ** 2 > (0.9 * (t.size + size)) ** 2 for t in things):
+                tint = tuple(float(v) for v in rng.uniform(-1, 1, 3))
+                turn = float(rng.uniform(-0.25, 0.25))
+                things.append(Thing(shape, colour, "still", x, y, size, rotation=turn, tint=tint))
+            if len(things) == 5:
+                break
+        shots.append(Shot(float(index), float(index + 1), ground, tuple(things)))
+    long_px = 128
+    return Scene(
+        seed, "three", "seen", max(48, round(width * long_px)), max(48, round(height * long_px)), 4.0, 4.0, tuple(shots),
+        (), "silent", -120.0, False, 16000, 1,
+    )  # fmt: skip
+
+
 def _sound(rng: np.random.Generator, duration: float) -> tuple[list[SoundEvent], str, float]:
     """No sound, one, or two one after the other."""
     count = int(rng.choice([0, 1, 2], p=[0.15, 0.5, 0.35]))
@@ -444,3 +478,29 @@ def _sound(rng: np.random.Generator, duration: float) -> tuple[list[SoundEvent],
             number = int(rng.integers(1, min(4, room) + 1))
         events.append(SoundEvent(kind, start, end, number, float(rng.uniform(0, 1)), int(rng.integers(2**31))))
     return events, loudness, gain
+
+
+_REVERSED = {"left": "right", "right": "left", "up": "down", "down": "up", "grows": "shrinks", "shrinks": "grows"}
+_REVERSED_CAMERA = {"left": "right", "right": "left", "up": "down", "down": "up", "in": "out", "out": "in"}
+
+
+def reversed_in_time(scene: Scene) -> Scene | None:
+    """What is seen of the scene when its frames run backwards, in names only (its things are not where they would be).
+
+    None where the world has no words for it (a thing that vanishes) or where a held-out combination would arise.
+    """
+    if scene.kind == "entry":
+        return None
+    shots = []
+    for shot in reversed(scene.shots):
+        things = tuple(
+            replace(thing, motion=_REVERSED.get(thing.motion or "", thing.motion)) for thing in shot.things
+        )
+        if any(t.motion is not None and is_held_out_triple(t.shape, t.colour, t.motion) for t in things):
+            return None
+        start, end = scene.duration_seconds - shot.end_seconds, scene.duration_seconds - shot.start_seconds
+        if shots and abs((start * 2) % 1 - 0.5) < 0.2:
+            return None  # the frames would not tell its half second
+        camera = _REVERSED_CAMERA.get(shot.camera, shot.camera)
+        shots.append(replace(shot, start_seconds=start, end_seconds=end, things=things, camera=camera))
+    return replace(scene, shots=tuple(shots))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,13 @@ from videollm.data.world import (
     SHAPES,
     SOUNDS,
     Scene,
+    draw_pile,
     draw_scene,
+    reversed_in_time,
     thing_at,
 )
 from videollm.messages import MediaPart, Message, assistant, user
-from videollm.media.sampling import FrameSampling, SoundSampling
+from videollm.media.sampling import FrameSampling, SoundSampling, on_screen
 from videollm.models.video_llama import VideoLlamaProcessor
 
 # Scenes of different jobs never share a seed.
@@ -39,7 +42,7 @@ def frame_times(scene: Scene, sampling: FrameSampling) -> np.ndarray:
     """Presentation times (seconds) of the frames that the model would be shown of the scene's file."""
     count = max(1, round(scene.duration_seconds * scene.frame_rate))
     times = np.arange(count) / scene.frame_rate
-    return np.asarray(sampling.choose(times, scene.duration_seconds), np.float64)
+    return times[np.unique(on_screen(times, sampling.choose(times, scene.duration_seconds)))]
 
 
 def scene_frames(scene: Scene, sampling: FrameSampling, size_px: int) -> Frames:
@@ -84,9 +87,14 @@ class FrameSamples(Dataset[dict[str, Any]]):
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        scene = draw_scene(TRAIN_SEEDS + self.seed * 100_000_000 + index)
-        rng = np.random.default_rng([scene.seed, 17])
-        times = np.sort(rng.uniform(0, scene.duration_seconds, self.frames_per_scene))
+        number = TRAIN_SEEDS + self.seed * 100_000_000 + index
+        rng = np.random.default_rng([number, 17])
+        draw = rng.random()
+        if draw < 0.45:
+            scene, times = draw_pile(number), np.arange(self.frames_per_scene) + 0.5
+        else:
+            scene = draw_scene(number, ("camera", "plain")[int(draw < 0.65)] if draw < 0.72 else None)
+            times = np.sort(rng.uniform(0, scene.duration_seconds, self.frames_per_scene))
         pixels = render(scene, times, self.size_px)
         if rng.random() < 0.3:  # what compression does to noise
             pixels = (pixels // 6 * 6 + 3).astype(np.uint8)
@@ -367,23 +375,49 @@ def picture_of(numbers: torch.Tensor) -> talk.Picture:
     )
 
 
+@dataclass(frozen=True)
+class Visit:
+    """One use of kept clips: which clip is seen, whether backwards, which is heard, and what is said."""
+
+    seen: int
+    backwards: bool
+    heard: int
+    item: dict[str, Any]
+
+
 class ClipItems:
-    """Makes what is said about a training clip: facts, a caption or narration, or a dialogue. New words at every visit."""
+    """Makes what is said about kept clips: facts, captions and narrations, or a dialogue. New words at every visit.
+
+    To make more of few clips, half of them run backwards where the world has words for that, and half are heard with the
+    sound of another clip.
+    """
 
     def __init__(self, processor: VideoLlamaProcessor, turns: int, seed: int, about: str) -> None:
         self.processor, self.turns, self.seed, self.about = processor, turns, seed, about
         self.visits = 0
 
-    def __call__(self, index: int, picture: torch.Tensor) -> dict[str, Any]:
+    def __call__(self, index: int, pictures: torch.Tensor) -> Visit:
+        """A visit of clip ``index``; ``pictures`` are the kept attributes of all clips, ``(N, 4)``."""
         scene = clip_scene(self.seed, index)
         self.visits += 1
         rng = np.random.default_rng([scene.seed, 31, self.visits])
-        measured = picture_of(picture)
-        item = dialogue_item(
-            self.processor, scene, measured, rng, self.turns,
-            only=("caption", "narration", "caption_both", "sound") if self.about == "captions" else None,
-        )  # fmt: skip
-        return item
+        backwards = False
+        if rng.random() < 0.5 and not is_still(self.seed, index):
+            turned = reversed_in_time(scene)
+            if turned is not None:
+                scene, backwards = turned, True
+        heard = index
+        if rng.random() < 0.5 and not is_still(self.seed, index):
+            other_index = int(rng.integers(len(pictures)))
+            other = clip_scene(self.seed, other_index)
+            if other.timed == scene.timed:
+                heard = other_index
+                scene = replace(
+                    scene, sounds=other.sounds, loudness=other.loudness, has_sound_track=other.has_sound_track
+                )
+        only = ("caption", "narration", "caption_both", "sound") if self.about == "captions" else None
+        item = dialogue_item(self.processor, scene, picture_of(pictures[index]), rng, self.turns, only)
+        return Visit(index, backwards, heard, item)
 
 
 @functools.cache

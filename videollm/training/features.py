@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from videollm.data.world_samples import ClipSamples
+from videollm.data.world_samples import ClipItems, ClipSamples
 from videollm.models.video_llama import VideoLlamaForConditionalGeneration
 
 SHARD_CLIPS = 1000
@@ -61,35 +61,35 @@ def make_features(
 
 
 class FeatureSamples(Dataset[dict[str, Any]]):
-    """Items of another dataset with the kept encoder states of their clips.
+    """What `ClipItems` says about kept clips, with the encoder states of what is seen and heard."""
 
-    ``items`` makes item ``i`` from the index and the clip's measured attributes.
-    """
-
-    def __init__(self, folder: str | Path, items: Any) -> None:
+    def __init__(self, folder: str | Path, items: ClipItems) -> None:
         self.items = items
         self.shards: list[dict[str, torch.Tensor]] = []
-        self.places: list[tuple[int, int, int, int, int, int]] = []
+        self.places: list[tuple[int, int, int, int, int]] = []
         for path in sorted(Path(folder).glob("clips-*.safetensors")):
             with safe_open(path, "pt") as file:
                 shard = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             frame = segment = 0
-            for clip, (frames, segments) in enumerate(
-                zip(shard["frame_count"].tolist(), shard["segment_count"].tolist(), strict=True)
-            ):
-                self.places.append((len(self.shards), clip, frame, frames, segment, segments))
+            counts = zip(shard["frame_count"].tolist(), shard["segment_count"].tolist(), strict=True)
+            for frames, segments in counts:
+                self.places.append((len(self.shards), frame, frames, segment, segments))
                 frame, segment = frame + frames, segment + segments
             self.shards.append(shard)
+        self.pictures = torch.cat([shard["picture"] for shard in self.shards])
 
     def __len__(self) -> int:
         return len(self.places)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        shard, clip, frame, frames, segment, segments = self.places[index]
-        kept = self.shards[shard]
-        item = self.items(index, kept["picture"][clip])
-        item["frame_states"] = kept["frame_states"][frame : frame + frames]
-        item["frame_seconds"] = kept["frame_seconds"][frame : frame + frames]
-        item["segment_states"] = kept["segment_states"][segment : segment + segments]
-        item["segment_seconds"] = kept["segment_seconds"][segment : segment + segments]
+        visit = self.items(index, self.pictures)
+        shard, frame, frames, _, _ = self.places[visit.seen]
+        states = self.shards[shard]["frame_states"][frame : frame + frames]
+        seconds = self.shards[shard]["frame_seconds"][frame : frame + frames]
+        if visit.backwards:
+            states, seconds = states.flip(0), (seconds[-1] - seconds).flip(0)
+        item = {**visit.item, "frame_states": states, "frame_seconds": seconds}
+        shard, _, _, segment, segments = self.places[visit.heard]
+        item["segment_states"] = self.shards[shard]["segment_states"][segment : segment + segments]
+        item["segment_seconds"] = self.shards[shard]["segment_seconds"][segment : segment + segments]
         return item

@@ -92,14 +92,17 @@ class VisionObjective(nn.Module):
         shape_logits = self.shape(things)
         weight = torch.ones(len(SHAPES) + 1, device=shape_logits.device)
         weight[0] = 0.3
-        losses["shape"] = functional.cross_entropy(shape_logits.flatten(0, 1), flat["shape"].flatten(), weight)
+        losses["shape"] = 2 * functional.cross_entropy(shape_logits.flatten(0, 1), flat["shape"].flatten(), weight)
         there = flat["shape"] > 0
         if there.any():
             losses["where"] = 4 * functional.smooth_l1_loss(
                 self.where(things[there]), flat["where"][there], beta=0.1
             )
+        # Most patches show no thing: those that do weigh as much as all others together.
         for name, head in (("patch_colour", self.patch_colour), ("patch_shape", self.patch_shape)):
-            losses[name] = 0.5 * functional.cross_entropy(head(patches).flatten(0, 1), flat[name].flatten())
+            each = functional.cross_entropy(head(patches).flatten(0, 1), flat[name].flatten(), reduction="none")
+            covered = flat[name].flatten() > 0
+            losses[name] = 0.5 * (each.mean() + (each * covered).sum() / covered.sum().clamp(min=1))
         losses["background"] = 0.3 * functional.cross_entropy(
             self.background(states[:, self.colours]), flat["background"]
         )
@@ -119,7 +122,7 @@ class VisionObjective(nn.Module):
         same = (view[:, first, 3] == view[:, second, 3]) & (way.abs().amax(-1) < 3)
         guess = self.view(marks[:, second] - marks[:, first])
         if same.any():
-            losses["view"] = functional.smooth_l1_loss(guess[same], way[same], beta=0.2)
+            losses["view"] = 3 * functional.smooth_l1_loss(guess[same], way[same], beta=0.2)
             moved = same & (way.abs().amax(-1) > 0.3)
             if moved.any():
                 axis = way[moved].abs().argmax(-1, keepdim=True)
