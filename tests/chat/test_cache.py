@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tests.small_model import drawn_clip, small_model
 
+from tests.small_model import drawn_clip, small_model
 from videollm.chat.cache import EncodedMedia, KeyValueCache, common_prefix, prompt_positions
 from videollm.chat.generation import forward
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from tests.small_model import TEXTS, small_model
 
+from tests.small_model import TEXTS, small_model
 from videollm.chat.cache import KeyValueCache
 from videollm.chat.generation import Decoding, GenerationOptions, TokenChooser, WordStream, prefill
 from videollm.errors import ConfigError

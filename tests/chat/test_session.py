@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.small_model import drawn_clip, small_model
 
+from tests.small_model import drawn_clip, small_model
 from videollm.chat.cache import EncodedMedia
 from videollm.chat.session import ChatSession, printable
 from videollm.clips import Clip, Frames, Waveform
@@ -428,7 +428,7 @@ def test_clips_that_cannot_fit_are_refused_when_they_are_added():
     for seed in range(4):
         session.add(drawn_clip(seed))
     before = state(session)
-    with pytest.raises(ContextFullError, match="the clips take .* tokens and the model's context leaves"):
+    with pytest.raises(ContextFullError, match=r"the clips take .* tokens and the model's context leaves"):
         for seed in range(4, 9):
             session.add(drawn_clip(seed))
             before = state(session)

@@ -28,6 +28,8 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     for part in small_model():
         part.save_pretrained(folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)
     return str(folder)
 
 

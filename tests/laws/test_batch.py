@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tests.small_model import drawn_clip, small_model
 
+from tests.small_model import drawn_clip, small_model
 from videollm.chat.session import ChatSession
 from videollm.messages import MediaPart, assistant, user
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.small_model import drawn_clip, small_model
 
+from tests.small_model import drawn_clip, small_model
 from videollm.chat import generation
 from videollm.chat.session import ChatSession
 from videollm.messages import MediaPart, user

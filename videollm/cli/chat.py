@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,9 @@ TINY_NOTICE = (
     "tiny was trained only on drawn shapes and synthetic sounds; of other videos it tells simple attributes, "
     "and it does not know people, places, objects or words."
 )
+
+AT_ONCE_SECONDS = 0.05
+"""A file that is not there, or must not be read, is known in less than this; nobody waits for torch to hear of it."""
 
 HELP = """\
 /add PATH    show another video, image or sound with the next question
@@ -71,16 +74,18 @@ def run(args: argparse.Namespace) -> int:
         raise MediaNotFoundError(
             f"no clip to ask {question!r} about: name a video, image or sound file before the question"
         )
-    for path in paths:
-        if not path.exists():
-            raise MediaNotFoundError(f"cannot open {str(path)!r}: no such file; check the path")
     quiet()
     with ThreadPoolExecutor(1, thread_name_prefix="decode") as decoding:
         try:
             opening = open_early(decoding, paths, args)
+            wait(opening, timeout=AT_ONCE_SECONDS, return_when=FIRST_EXCEPTION)
+            raise_failures(opening)
+            import videollm.models.hub  # noqa: F401  all of torch: what takes long, and needs no clip
+
+            clips = [future.result() for future in opening] or paths
             session = start(args)
-            for path, clip in zip(paths, opening, strict=True):
-                session.add(path if clip is None else clip.result())
+            for clip in clips:
+                session.add(clip)
         except BaseException:
             decoding.shutdown(wait=False, cancel_futures=True)
             raise
@@ -110,8 +115,15 @@ def quiet() -> None:
     warnings.filterwarnings("ignore")
 
 
-def open_early(decoding: ThreadPoolExecutor, paths: list[Path], args: argparse.Namespace) -> list[Future[Clip] | None]:
-    """Begins to decode before torch is there; None for each clip where that cannot be: the session then opens it.
+def raise_failures(opening: list[Future[Clip]]) -> None:
+    """Raises what is already known to have gone wrong."""
+    for future in opening:
+        if future.done() and (error := future.exception()) is not None:
+            raise error
+
+
+def open_early(decoding: ThreadPoolExecutor, paths: list[Path], args: argparse.Namespace) -> list[Future[Clip]]:
+    """Begins to decode before torch is there. Empty where that cannot be: then the session opens the clips.
 
     How clips are sampled stands in the model's folder, in plain JSON.
     """
@@ -126,7 +138,7 @@ def open_early(decoding: ThreadPoolExecutor, paths: list[Path], args: argparse.N
         hears = json.loads((folder / "config.json").read_text())["audio_config"] is not None
         frame_sampling, sound_sampling = sampling["frame_sampling"], sampling["sound_sampling"]
     except (OSError, ValueError, KeyError, TypeError):  # no folder of a model: loading it says what is wrong
-        return [None] * len(paths)
+        return []
 
     frames = FrameSampling(**with_frames(frame_sampling, args.frames))
     sound = SoundSampling(**sound_sampling) if hears else None

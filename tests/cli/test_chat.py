@@ -1,0 +1,279 @@
+"""`videollm chat`: what is printed where, conversations on a pipe, and Ctrl-C."""
+
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.bad_files import good
+from tests.small_model import small_model
+from videollm.chat.session import ChatSession
+from videollm.cli import chat
+from videollm.cli.main import main
+from videollm.models import hub
+
+ROOT = Path(__file__).parents[2]
+SAW = "(saw 8 frames of good.mp4 (0.0-1.7 of 2.0 s), heard 2.0 s of 2.0 s)"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    for part in small_model():
+        part.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return str(good(tmp_path_factory.mktemp("clip")))
+
+
+def expected(model, clip, *questions):
+    """What a session answers, asked from Python."""
+    session = ChatSession(*hub.load(model), max_new_tokens=16)
+    session.add(clip)
+    return [session.ask(question) for question in questions]
+
+
+def run(capsys, *words):
+    code = main(["chat", *words, "--max-new-tokens", "16"])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize(
+    ("words", "ask", "clips", "question"),
+    [
+        (["a.mp4"], None, ["a.mp4"], None),
+        (["a.mp4", "b.mp4", "what is it"], None, ["a.mp4", "b.mp4"], "what is it"),
+        (["a.mp4", "why?"], None, ["a.mp4"], "why?"),
+        (["a.mp4", "why"], None, ["a.mp4", "why"], None),
+        (["a.mp4", ""], None, ["a.mp4"], ""),
+        (["a.mp4", "what is it"], "why?", ["a.mp4", "what is it"], "why?"),
+        (["is it a clip?.mp4"], None, ["is it a clip?.mp4"], None),
+        ([], None, [], None),
+    ],
+)
+def test_which_words_are_files_and_which_the_question(tmp_path, monkeypatch, words, ask, clips, question):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "is it a clip?.mp4").touch()
+    assert chat.split_words(words, ask) == ([Path(c) for c in clips], question)
+
+
+def test_one_question(capsys, model, clip):
+    (answer,) = expected(model, clip, "What is it?")
+    code, out, err = run(capsys, clip, "What is it?", "--model", model)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == SAW
+    assert chat.shown(answer.text) in out
+    assert "\x1b" not in out, "colours in a pipe"
+
+
+def test_one_question_as_json(capsys, model, clip):
+    (answer,) = expected(model, clip, "What is it?")
+    code, out, err = run(capsys, clip, "--ask", "What is it?", "--model", model, "--json")
+    assert (code, err) == (0, "")
+    assert out.count("\n") == 1
+    record = json.loads(out)
+    assert record["question"] == "What is it?"
+    assert record["answer"] == answer.text
+    assert record["coverage"][0]["sentence"] == SAW[1:-1]
+    assert record["model"] == model and record["notice"] is None
+    assert record["timings"]["prefilled_tokens"] == answer.timings.prefilled_tokens
+    assert record["timings"]["load_seconds"] > 0
+
+
+def test_fewer_frames(capsys, model, clip):
+    code, out, _ = run(capsys, clip, "What is it?", "--model", model, "--frames", "3", "--json")
+    assert code == 0
+    assert json.loads(out)["coverage"][0]["frames"] == 3
+
+
+def test_decord_gives_the_same_answer(capsys, model, clip):
+    pytest.importorskip("decord")
+    answers = {
+        json.loads(run(capsys, clip, "What is it?", "--model", model, "--json", "--decoder", decoder)[1])["answer"]
+        for decoder in ("pyav", "decord")
+    }
+    assert len(answers) == 1
+
+
+def test_the_embedded_model_says_first_what_it_is_for(capsys, clip, monkeypatch, model):
+    monkeypatch.setitem(hub.EMBEDDED, "tiny", Path(model))
+    code, out, err = run(capsys, clip, "What is it?")
+    assert (code, err) == (0, "")
+    first = out.splitlines()[0]
+    assert first == chat.TINY_NOTICE
+    for word in ("only", "drawn shapes", "synthetic sounds", "does not know people, places, objects or words"):
+        assert word in first
+    assert json.loads(run(capsys, clip, "What is it?", "--json")[1])["notice"] == chat.TINY_NOTICE
+
+
+def piped(monkeypatch, text):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode("utf-8", "surrogateescape"))))
+
+
+def test_questions_from_a_pipe(capsys, monkeypatch, model, clip):
+    first, second = expected(model, clip, "one?", "two?")
+    piped(monkeypatch, "one?\n\n  two?  \n/quit\nthree?\n")
+    code, out, err = run(capsys, clip, "--model", model, "--json")
+    assert (code, err) == (0, "")
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [record["answer"] for record in records] == [first.text, second.text]
+    assert records[1]["timings"]["reused_tokens"] > 0
+    assert records[1]["timings"]["encoded_clips"] == 0
+
+
+def test_a_pipe_without_json_has_no_prompts_and_no_colours(capsys, monkeypatch, model, clip):
+    piped(monkeypatch, "one?\ntwo?\n")
+    code, out, err = run(capsys, clip, "--model", model)
+    assert (code, err) == (0, "")
+    assert out.count("(saw") == 1
+    assert "\x1b" not in out and "> " not in out
+
+
+def test_a_bad_line_of_a_pipe_is_one_error_and_the_next_is_answered(capsys, monkeypatch, model, clip, tmp_path):
+    piped(monkeypatch, f"is it \udcff?\n/add {tmp_path}/none.mp4\n/frobnicate\n{'x' * 100_000}\none?\n")
+    code, out, err = run(capsys, clip, "--model", model, "--json")
+    assert code == 2
+    assert [json.loads(line)["question"] for line in out.splitlines()] == ["one?"]
+    lines = err.splitlines()
+    assert len(lines) == 4
+    for line, says in zip(lines, ("no UTF-8", "none.mp4", "no command /frobnicate", "100000 characters"), strict=True):
+        assert line.startswith("videollm: ") and says in line
+
+
+def test_commands(capsys, monkeypatch, model, clip, tmp_path):
+    saved = tmp_path / "said.json"
+    commands = [
+        "/help",
+        "/media",
+        f"/add {clip}",
+        "/media",
+        "one?",
+        "/undo",
+        "/undo",
+        "two?",
+        f"/save {saved}",
+        f"/save {saved}",
+        "/clear",
+        "/media",
+    ]
+    piped(monkeypatch, "\n".join(commands) + "\n")
+    code, out, err = run(capsys, "--model", model)
+    assert code == 2
+    assert err.count("\n") == 1 and "said.json" in err and "exists" in err
+    for command in ("/add", "/media", "/undo", "/clear", "/save", "/help", "/quit"):
+        assert command in out, "a command that /help does not list"
+    for text in ("no clips", SAW, "took back: one?", "nothing to take back", "forgot everything"):
+        assert text in out
+    record = json.loads(saved.read_text())
+    assert [message["parts"][-1]["text"] for message in record["messages"] if message["role"] == "user"] == ["two?"]
+    assert record["clips"][0]["name"] == "good.mp4"
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Makes the model send this process Ctrl-C when it has said some tokens."""
+
+    def at(*steps):
+        seen = []
+        real = chat.start
+
+        def start(args):
+            session = real(args)
+
+            def interrupt(*_):
+                seen.append(None)
+                if len(seen) in steps:
+                    signal.raise_signal(signal.SIGINT)
+
+            session.model.register_forward_hook(interrupt)
+            return session
+
+        monkeypatch.setattr(chat, "start", start)
+
+    return at
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(capsys, monkeypatch, slow, model, clip):
+    slow(4)
+    piped(monkeypatch, "one?\ntwo?\n")
+    code, out, err = run(capsys, clip, "--model", model, "--json")
+    assert (code, err) == (0, "")
+    first, second = map(json.loads, out.splitlines())
+    assert first["finish"] == "stopped" and 0 < first["timings"]["generated_tokens"] < 16
+    assert second["finish"] != "stopped"
+    assert second["timings"]["reused_tokens"] > first["timings"]["prompt_tokens"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_of_the_only_question_is_exit_code_130(capsys, slow, model, clip):
+    slow(4)
+    code, out, err = run(capsys, clip, "What is it?", "--model", model)
+    assert (code, err) == (130, "")
+    assert out.splitlines()[-1] == "(stopped)"
+
+
+def test_ctrl_c_twice_leaves(capsys, monkeypatch, slow, model, clip):
+    class Deaf(ChatSession):
+        def stop(self):
+            """As in a long pass of the decoder, which ends before stop() is looked at."""
+
+    monkeypatch.setattr("videollm.chat.session.ChatSession", Deaf)
+    slow(3, 4)
+    code, _, err = run(capsys, clip, "What is it?", "--model", model)
+    assert (code, err) == (130, "videollm: interrupted\n")
+
+
+def test_a_terminal(model, clip):
+    """A real one: prompts, an answer, Ctrl-C at the prompt once and twice."""
+    controller, terminal = pty.openpty()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TERM": "xterm"}
+    environment.pop("NO_COLOR", None)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "videollm", "chat", clip, "--model", model, "--max-new-tokens", "4"],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+        cwd=ROOT,
+    )
+    os.close(terminal)
+    seen = b""
+
+    def until(text, seconds=180):
+        nonlocal seen
+        deadline = time.monotonic() + seconds
+        while text not in seen:
+            assert time.monotonic() < deadline, seen
+            seen += os.read(controller, 4096)
+        before, seen = seen.split(text, 1)
+        return before
+
+    try:
+        assert b"\x1b[2m(saw 8 frames" in until(b"Ask, or /help.")
+        until(b"> ")
+        os.write(controller, b"What is it?\n")
+        until(b"(the answer was cut at 4 tokens)")
+        until(b"> ")
+        process.send_signal(signal.SIGINT)
+        until(b"(Ctrl-C again leaves)")
+        until(b"> ")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert process.stderr.read() == b""
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+        os.close(controller)
