@@ -145,7 +145,7 @@ def test_a_file_that_changes_while_it_is_read(model, clip, tmp_path, capsys):
 
 
 def test_names_that_are_unusual_are_no_bad_input(model, clip, tmp_path, capsys):
-    for name in ("no extension", "it's \"quoted\" & $HOME.txt", "größe 日本.mp3", "what is this?", "\x1b[2J.mp4"):
+    for name in ("no extension", 'it\'s "quoted" & $HOME.txt', "größe 日本.mp3", "what is this?", "\x1b[2J.mp4"):
         path = written(tmp_path, name, Path(clip).read_bytes())
         assert main(["chat", str(path), "--ask", "What is it?", "--model", model]) == 0
         out, err = capsys.readouterr()

@@ -102,7 +102,8 @@ class TokenChooser:
         """The next token id, from ``logits`` float (V,) and the ids that the answer holds so far."""
         scores = logits.detach().to("cpu", torch.float32)[None]
         if self.processors:
-            scores = self.processors(torch.tensor([list(generated)], dtype=torch.long), scores)
+            ids: Any = torch.tensor([list(generated)], dtype=torch.long)
+            scores = self.processors(ids, scores)
         if self.greedy:
             return int(scores[0].argmax())
         return int(torch.multinomial(scores[0].softmax(-1), 1, generator=self.generator))

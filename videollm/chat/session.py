@@ -411,9 +411,7 @@ class ChatSession:
             raise
         end(decoding.finish)
 
-    def _note(
-        self, plan: _Plan, token_ids: list[int], text: str, finish: Finish, clock: _Clock, reused: int
-    ) -> None:
+    def _note(self, plan: _Plan, token_ids: list[int], text: str, finish: Finish, clock: _Clock, reused: int) -> None:
         """Makes a computed turn part of the conversation."""
         dropped = plan.forgotten - self._forgotten
         notes = []

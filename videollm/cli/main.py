@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a file's name may hold bytes that no encoding can print
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may hold bytes that no encoding can print
             stream.reconfigure(errors="backslashreplace")
     try:
         code = _run(words)
