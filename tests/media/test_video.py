@@ -298,7 +298,7 @@ def test_limits_on_pixels_frames_seconds_and_rate(tmp_path: Path) -> None:
     for limits, words in (
         (Limits(frame_pixels=48 * 64 - 1), "64x48"),
         (Limits(frames=19), "more than 19"),
-        (Limits(duration_seconds=1.9), "lasts 2.0 s"),
+        (Limits(duration_seconds=1.9), "lasts 2"),
         (Limits(frame_rate_hz=9.0), "pictures a second"),
         (Limits(file_bytes=100), "100 bytes"),
     ):

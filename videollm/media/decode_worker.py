@@ -140,7 +140,7 @@ class _Server:
             self._drop()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             root = str(Path(__file__).resolve().parents[2])
-            # -I keeps the current folder and the environment from choosing what is imported; our own path is passed on.
+            # -I and -S keep the current folder, the environment and start-up hooks out; our own path is passed on.
             known = [root, *(entry for entry in sys.path if entry and os.path.isabs(entry))]
             code = (
                 "import sys, json; sys.path[:] = json.loads(sys.argv[2]); "
@@ -149,7 +149,7 @@ class _Server:
             single = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-c", code, str(theirs.fileno()), json.dumps(known)],
+                    [sys.executable, "-I", "-S", "-c", code, str(theirs.fileno()), json.dumps(known)],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

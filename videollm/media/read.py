@@ -141,7 +141,8 @@ def _streams(
         streams = choose_streams(source, container)
         check_declared(source, container, streams)
         origin = timeline_origin_seconds(container)
-        declared = max(claimed, float(container.duration or 0) / 1e6)
+        # Of an avi, FFmpeg reports what the bytes that are there would last.
+        declared = claimed if container_format == "avi" else float(container.duration or 0) / 1e6
         kind = "audio" if streams.video is None else "video"
         unheard = [s for s in container.streams if s.type == "audio"] if streams.audio is None else []
         scans = scan_packets(source, container, [s for s in (streams.video, streams.audio) if s is not None])
