@@ -1,7 +1,7 @@
 """Train `tiny` from nothing and put it into videollm/assets/tiny: ``python scripts/make_tiny.py`` (or ``make tiny``).
 
-Runs the recipes train_configs/tiny_*.yaml in order, eye and ear beside the decoder, one core each. It may be stopped and
-started again at any time: finished steps are kept, an interrupted one goes on from its newest checkpoint.
+Runs the recipes train_configs/tiny_*.yaml in order, eye and ear beside the decoder, one core each. It may be stopped
+and started again at any time: finished steps are kept, an interrupted one goes on from its newest checkpoint.
 """
 
 from __future__ import annotations

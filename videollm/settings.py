@@ -1,6 +1,6 @@
 """One YAML file checked against one frozen dataclass: `load_settings`.
 
-An unknown key, a wrong type, a missing key or a missing file is one line with the file, the line and the nearest valid key.
+An unknown key, a wrong type, a missing key or a missing file is one line: file, line, and the nearest valid key.
 """
 
 from __future__ import annotations
@@ -68,9 +68,7 @@ def load_settings(path: str | Path, kind: type[T], overrides: typing.Sequence[st
     missing = [
         name
         for name, field in fields.items()
-        if name not in values
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
+        if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
     if missing:
         raise ConfigError(f"{path}: missing key {missing[0]!r}; add it")

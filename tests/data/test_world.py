@@ -52,7 +52,9 @@ def test_splits_hold_what_they_say(kind):
             continue
         assert any(is_held_out_pair(t.shape, t.colour) for t in draw_scene(seed, kind, "pairs").things)
         if kind != "camera":
-            held_out = [is_held_out_triple(t.shape, t.colour, t.motion) for t in draw_scene(seed, kind, "triples").things]
+            held_out = [
+                is_held_out_triple(t.shape, t.colour, t.motion) for t in draw_scene(seed, kind, "triples").things
+            ]
             assert any(held_out)
 
 
@@ -121,7 +123,8 @@ def test_answers_follow_from_the_scene(kind):
                 assert [question.answer] == [f"{owners[0].colour.capitalize()}."] and len(owners) == 1
             if question.type == "exist":
                 there = any(
-                    question.slots["a_thing"].split(" ", 1)[1] in (t.shape, f"{t.colour} {t.shape}") for t in scene.things
+                    question.slots["a_thing"].split(" ", 1)[1] in (t.shape, f"{t.colour} {t.shape}")
+                    for t in scene.things
                 )
                 assert question.answer == ("Yes." if there else "No.")
             if question.type == "cut_when" and scene.cut_seconds:

@@ -9,7 +9,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the verb."""
     parser.add_argument("recipe", help="a YAML file of train_configs/")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe, e.g. --set steps=100"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a key of the recipe, e.g. --set steps=100",
     )
     parser.add_argument("--restart", action="store_true", help="ignore checkpoints in the run's folder")
 

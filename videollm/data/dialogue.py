@@ -232,8 +232,8 @@ def caption(scene: Scene, picture: Picture) -> str:
     if scene.kind == "cut":
         first, second = scene.shots
         return _sentence(
-            f"first {_acting(first.things)} on a {ground[0]} background, then at {_time(scene, second.start_seconds)} s "
-            f"{_acting(second.things)} on a {ground[1]} background"
+            f"first {_acting(first.things)} on a {ground[0]} background, "
+            f"then at {_time(scene, second.start_seconds)} s {_acting(second.things)} on a {ground[1]} background"
         )
     if scene.kind == "entry":
         first, second = scene.things
@@ -659,6 +659,4 @@ def as_still(scene: Scene) -> Scene:
         shot = dataclasses.replace(shot, camera_speed=0.0)
     shot = dataclasses.replace(shot, things=things, camera="still", camera_speed=0.0, jitter=0.0)
     kind = {0: "plain", 1: "one", 2: "two", 3: "three"}[len(things)]
-    return dataclasses.replace(
-        scene, kind=kind, shots=(shot,), sounds=(), loudness="silent", has_sound_track=False
-    )
+    return dataclasses.replace(scene, kind=kind, shots=(shot,), sounds=(), loudness="silent", has_sound_track=False)

@@ -107,7 +107,9 @@ def _event(event: SoundEvent, rate: int) -> tuple[np.ndarray, np.ndarray]:
         drift = np.interp(t, np.linspace(0, t[-1] + 1e-6, 12), rng.uniform(0.85, 1.2, 12))
         phase = 2 * np.pi * np.cumsum(base * drift) / rate
         wave = np.zeros(length)
-        syllables = np.interp(t, np.arange(0, t[-1] + 0.4, 0.12), rng.uniform(0.15, 1.0, len(np.arange(0, t[-1] + 0.4, 0.12))))
+        syllables = np.interp(
+            t, np.arange(0, t[-1] + 0.4, 0.12), rng.uniform(0.15, 1.0, len(np.arange(0, t[-1] + 0.4, 0.12)))
+        )
         knots = np.linspace(0, t[-1] + 1e-6, max(3, int(t[-1] / 0.15)))
         formants = [np.interp(t, knots, rng.uniform(low, high, len(knots))) for low, high in ((300, 900), (900, 2300))]
         for k in range(1, 28):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -394,7 +395,7 @@ def draw_scene(seed: int, kind: str | None = None, split: Split = "seen") -> Sce
                     cuts.append(other)
         edges = [0.0, *sorted(cuts), duration]
         camera, speed, jitter = _camera(rng, duration, 0.35)
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in pairwise(edges):
             shots.append(Shot(start, end, _texture(rng, camera != "still"), (), camera, speed, jitter))
 
     sounds, loudness, gain = _sound(rng, duration)
@@ -445,8 +446,8 @@ def draw_pile(seed: int) -> Scene:
         shots.append(Shot(float(index), float(index + 1), ground, tuple(things)))
     long_px = 128
     return Scene(
-        seed, "three", "seen", max(48, round(width * long_px)), max(48, round(height * long_px)), 4.0, 4.0, tuple(shots),
-        (), "silent", -120.0, False, 16000, 1,
+        seed, "three", "seen", max(48, round(width * long_px)), max(48, round(height * long_px)), 4.0, 4.0,
+        tuple(shots), (), "silent", -120.0, False, 16000, 1,
     )  # fmt: skip
 
 
@@ -485,7 +486,7 @@ _REVERSED_CAMERA = {"left": "right", "right": "left", "up": "down", "down": "up"
 
 
 def reversed_in_time(scene: Scene) -> Scene | None:
-    """What is seen of the scene when its frames run backwards, in names only (its things are not where they would be).
+    """What is seen of the scene when its frames run backwards, in names only: its things are not where they would be.
 
     None where the world has no words for it (a thing that vanishes) or where a held-out combination would arise.
     """
@@ -493,9 +494,7 @@ def reversed_in_time(scene: Scene) -> Scene | None:
         return None
     shots = []
     for shot in reversed(scene.shots):
-        things = tuple(
-            replace(thing, motion=_REVERSED.get(thing.motion or "", thing.motion)) for thing in shot.things
-        )
+        things = tuple(replace(thing, motion=_REVERSED.get(thing.motion or "", thing.motion)) for thing in shot.things)
         if any(t.motion is not None and is_held_out_triple(t.shape, t.colour, t.motion) for t in things):
             return None
         start, end = scene.duration_seconds - shot.end_seconds, scene.duration_seconds - shot.start_seconds

@@ -30,8 +30,8 @@ from videollm.data.world import (
     reversed_in_time,
     thing_at,
 )
-from videollm.messages import MediaPart, Message, assistant, user
 from videollm.media.sampling import FrameSampling, SoundSampling, on_screen
+from videollm.messages import MediaPart, Message, assistant, user
 from videollm.models.video_llama import VideoLlamaProcessor
 
 # Scenes of different jobs never share a seed.
@@ -73,9 +73,9 @@ class FrameSamples(Dataset[dict[str, Any]]):
 
     Each item: ``pixel_values`` float ``(K, 3, H, W)``; ``shape`` int ``(K, colours)`` (0: no such thing), ``where``
     float ``(K, colours, 3)`` centre x, y in [-1, 1] of the padded square and radius; ``patch_colour``,
-    ``patch_shape`` int ``(K, P)``; ``background`` int ``(K,)``; ``shares`` float ``(K, names)`` of colour; ``luma`` float
-    ``(K,)``; ``map`` float ``(K, 192)``, the frame at 8 x 8 pixels; ``view`` float ``(K, 4)``: the camera's offset x, y,
-    log scale, and the number of the shot.
+    ``patch_shape`` int ``(K, P)``; ``background`` int ``(K,)``; ``shares`` float ``(K, names)`` of colour; ``luma``
+    float ``(K,)``; ``map`` float ``(K, 192)``, the frame at 8 x 8 pixels; ``view`` float ``(K, 4)``: the camera's
+    offset x, y, log scale, and the number of the shot.
     """
 
     def __init__(self, processor: VideoLlamaProcessor, count: int, size_px: int, patches: int, seed: int = 0) -> None:
@@ -118,7 +118,9 @@ class FrameSamples(Dataset[dict[str, Any]]):
         patch_colour = np.zeros((self.patches, self.patches), np.int64)
         patch_shape = np.zeros((self.patches, self.patches), np.int64)
         # Where the picture's centre and a point right of it look to, gives the camera's view.
-        cx, cy = through_camera(shot, moment, np.array([width / 2, width / 2 + 0.1]), np.array([height / 2]), width, height)
+        cx, cy = through_camera(
+            shot, moment, np.array([width / 2, width / 2 + 0.1]), np.array([height / 2]), width, height
+        )
         scale = 0.1 / (cx[1] - cx[0])
         for thing in shot.things:
             if moment < thing.start_seconds:
@@ -275,8 +277,8 @@ def answer_labels(ids: Sequence[int], processor: VideoLlamaProcessor) -> list[in
 class DialogueSamples(Dataset[dict[str, Any]]):
     """Conversations about scenes that nobody has drawn: for training the decoder on the world's text.
 
-    Each item: ``video_facts`` int ``(Q, fields)`` and ``sound_facts``, ``seen``, ``heard`` bool, ``input_ids`` and ``labels``
-    int ``(L,)``.
+    Each item: ``video_facts`` int ``(Q, fields)`` and ``sound_facts``, ``seen``, ``heard`` bool, ``input_ids`` and
+    ``labels`` int ``(L,)``.
     """
 
     def __init__(self, processor: VideoLlamaProcessor, count: int, turns: int, seed: int = 0) -> None:
@@ -333,7 +335,9 @@ class ClipSamples(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         scene = clip_scene(self.seed, index)
-        frames = scene_frames(scene, FrameSampling(**self.processor.frame_sampling), self.processor.image_processor.size)
+        frames = scene_frames(
+            scene, FrameSampling(**self.processor.frame_sampling), self.processor.image_processor.size
+        )
         if is_still(self.seed, index):
             frames = Frames(frames.pixels[:1], frames.seconds[:1], 0.0)
         pixels, seconds = self.processor.process_frames(frames)
@@ -388,8 +392,8 @@ class Visit:
 class ClipItems:
     """Makes what is said about kept clips: facts, captions and narrations, or a dialogue. New words at every visit.
 
-    To make more of few clips, half of them run backwards where the world has words for that, and half are heard with the
-    sound of another clip.
+    To make more of few clips, half of them run backwards where the world has words for that, and half are heard with
+    the sound of another clip.
     """
 
     def __init__(self, processor: VideoLlamaProcessor, turns: int, seed: int, about: str) -> None:

@@ -28,8 +28,8 @@ def make_features(
 ) -> None:
     """Encode clips into shards of `SHARD_CLIPS`; shards that are there are kept, so that a stopped run goes on.
 
-    Each shard holds ``frame_states`` bfloat16 ``(sum T, Q, D)``, ``segment_states`` ``(sum S, D)`` with their ``seconds``
-    and the ``lengths`` of each clip.
+    Each shard holds ``frame_states`` bfloat16 ``(sum T, Q, D)``, ``segment_states`` ``(sum S, D)`` with their
+    seconds, and how many of them each clip has.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

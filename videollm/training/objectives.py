@@ -56,8 +56,8 @@ class FactEmbedding(nn.Module):
 class VisionObjective(nn.Module):
     """The eye from nothing: what is where in single frames, told by the frame Q-Former's queries.
 
-    Query ``c`` answers for colour ``c``; the next one for the background, the next for colour shares and brightness; the
-    others carry landmarks, such that their difference between two frames is how the camera moved.
+    Query ``c`` answers for colour ``c``; the next one for the background, the next for colour shares and brightness;
+    the others carry landmarks, such that their difference between two frames is how the camera moved.
     """
 
     def __init__(self, model: VideoLlamaForConditionalGeneration) -> None:
@@ -75,7 +75,6 @@ class VisionObjective(nn.Module):
         self.map = nn.Linear((self.landmarks + 2) * width, 192)
         self.view = nn.Linear(self.landmarks * width, 3, bias=False)
         self.metrics: dict[str, torch.Tensor] = {}
-
 
     def forward(self, pixel_values: torch.Tensor, **labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """pixel_values ``(B, K, 3, H, W)``; labels as `FrameSamples` gives them."""
@@ -95,9 +94,7 @@ class VisionObjective(nn.Module):
         losses["shape"] = 2 * functional.cross_entropy(shape_logits.flatten(0, 1), flat["shape"].flatten(), weight)
         there = flat["shape"] > 0
         if there.any():
-            losses["where"] = 4 * functional.smooth_l1_loss(
-                self.where(things[there]), flat["where"][there], beta=0.1
-            )
+            losses["where"] = 4 * functional.smooth_l1_loss(self.where(things[there]), flat["where"][there], beta=0.1)
         # Most patches show no thing: those that do weigh as much as all others together.
         for name, head in (("patch_colour", self.patch_colour), ("patch_shape", self.patch_shape)):
             each = functional.cross_entropy(head(patches).flatten(0, 1), flat[name].flatten(), reduction="none")
@@ -150,7 +147,6 @@ class AudioObjective(nn.Module):
         self.spectrum = nn.Linear(width, model.config.audio_config.num_mel_bins)
         self.metrics: dict[str, torch.Tensor] = {}
 
-
     def forward(self, audio_values: torch.Tensor, **labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """audio_values ``(B, S, 1, F, W)``, labels ``(B, S)``; segments that are not there have ``kind`` -100."""
         real = labels["kind"] >= 0
@@ -186,7 +182,6 @@ class DecoderObjective(nn.Module):
         self.sound_facts = FactEmbedding(SOUND_SLOTS, width, std)
         self.noise = noise
         self.metrics: dict[str, torch.Tensor] = {}
-
 
     def _noisy(self, tokens: torch.Tensor) -> torch.Tensor:
         if not self.training or self.noise == 0:
@@ -249,7 +244,6 @@ class AlignmentObjective(nn.Module):
             kind: nn.Linear(width, facts.value.num_embeddings) for kind, facts in self.facts.items()
         })  # fmt: skip
         self.metrics: dict[str, torch.Tensor] = {}
-
 
     def forward(
         self,

@@ -15,8 +15,8 @@ class Recipe:
     Attributes:
         stage: what is learned, see `videollm.training.freeze`.
         output: folder of the run: checkpoints while it runs, the trained parts at its end.
-        start_from: folders of finished runs whose trained parts are taken, later ones over earlier ones. None: the model
-            starts from random weights.
+        start_from: folders of finished runs whose trained parts are taken, later ones over earlier ones; without
+            any the model starts from random weights.
         samples: how many different scenes there are; they are gone through again when the run is longer.
         batch_size, steps, learning_rate, warmup_steps, weight_decay, clip_norm: as everywhere. The learning rate falls
             to a tenth along a cosine.

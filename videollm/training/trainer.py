@@ -1,4 +1,4 @@
-"""The trainer of every stage: the library's, saving the trained parts only and each checkpoint as a whole or not at all."""
+"""The trainer of every stage: the library's, saving the trained parts only, and each checkpoint whole or not at all."""
 
 from __future__ import annotations
 
