@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-CLIP ?= $(firstword $(sort $(wildcard videollm/assets/clips/*.mp4)))
-ASK ?= What do you see and hear?
+CLIP ?= videollm/assets/clips/two_things.mp4
+ASK ?= What do you see?
 
 .PHONY: help chat test check bench tiny
 

@@ -306,8 +306,8 @@ def _shrink(pixels: np.ndarray, longest: int) -> np.ndarray:
         return pixels.astype(np.float32)
     row_edges = np.arange(rows) * height // rows
     column_edges = np.arange(columns) * width // columns
-    row_sizes = np.diff(np.append(row_edges, height))
-    column_sizes = np.diff(np.append(column_edges, width))
+    row_sizes = np.diff([*row_edges.tolist(), height])
+    column_sizes = np.diff([*column_edges.tolist(), width])
     shrunk = np.empty((len(pixels), rows, columns, 3), dtype=np.float32)
     for index, picture in enumerate(pixels):  # one by one: a full-size clip as uint32 would not fit memory
         total = np.add.reduceat(picture, row_edges, axis=0, dtype=np.uint32)
@@ -456,7 +456,7 @@ def _block_mean(picture: np.ndarray) -> np.ndarray:
     rows = np.arange(8) * height // 8
     columns = np.arange(8) * width // 8
     total = np.add.reduceat(np.add.reduceat(picture, rows, axis=0), columns, axis=1)
-    sizes = np.diff(np.append(rows, height))[:, None] * np.diff(np.append(columns, width))[None]
+    sizes = np.diff([*rows.tolist(), height])[:, None] * np.diff([*columns.tolist(), width])[None]
     return total / sizes
 
 

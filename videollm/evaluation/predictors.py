@@ -181,9 +181,8 @@ class Predictor:
             cache = DynamicCache(config=self.model.language_model.config)
             self.model(inputs_embeds=embeds, past_key_values=cache, use_cache=True, logits_to_keep=1)
             for row, (key, _) in enumerate(group):
-                states[key] = [
-                    (layer.keys[row : row + 1].clone(), layer.values[row : row + 1].clone()) for layer in cache.layers
-                ]
+                layers: list[Any] = list(cache.layers)
+                states[key] = [(one.keys[row : row + 1].clone(), one.values[row : row + 1].clone()) for one in layers]
         return states
 
     def _holds(self, beginning: _Beginning, kind: str) -> bool:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -170,6 +171,7 @@ def evaluate_media(benchmark: Benchmark, folder: Path, out: Path, report: Callab
     except OSError as error:
         raise ConfigError(f"results cannot be written to {out} ({error}); give another folder with --out") from None
 
+    processor: Any
     model, processor = hub.load(benchmark.model)
     predictor = Predictor(model, processor, max_new_tokens=benchmark.max_new_tokens, batch_rows=benchmark.batch_rows)
     frames, sound = FrameSampling(**processor.frame_sampling), SoundSampling(**processor.sound_sampling)
