@@ -182,9 +182,9 @@ def _fill(container: Any, stream: AudioStream, piece: _Piece, origin_seconds: fl
                 continue
             try:
                 frames = stream.codec_context.decode(packet)
-            except av.error.EOFError:
+            except av.EOFError:
                 continue
-            except av.error.MemoryError:
+            except av.MemoryError:
                 raise memory_error(piece.source) from None
             except av.FFmpegError as error:
                 piece.lost(reason_of(error))

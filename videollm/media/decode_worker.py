@@ -315,7 +315,7 @@ def _receive(source: SourceFile, sock: socket.socket, deadline: float) -> tuple[
     arrays = [np.empty(shape, dtype) for dtype, shape in wanted]
     for each in arrays:
         if each.nbytes:
-            fill(memoryview(each).cast("B"))
+            fill(each.data.cast("B"))
     return header, arrays
 
 
@@ -443,7 +443,8 @@ def _work(media_fd: int, socket_fd: int, server: int, libc: ctypes.CDLL | None) 
         text = json.dumps(header).encode()
         sock.sendall(_LENGTH.pack(len(text)) + text)
         for each in arrays:
-            sock.sendall(memoryview(np.ascontiguousarray(each)).cast("B"))
+            if each.nbytes:
+                sock.sendall(np.ascontiguousarray(each).data.cast("B"))
     except BaseException:
         os._exit(1)
     os._exit(0)

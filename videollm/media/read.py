@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 
 import av
@@ -12,7 +11,7 @@ import av
 from videollm.clips import Clip, Frames, Waveform
 from videollm.errors import MediaError, MediaUnreadableError, MissingDependencyError
 from videollm.media import image
-from videollm.media.audio import read_sound, sound_span
+from videollm.media.audio import WHOLE_SOUND_SECONDS, read_sound, sound_span
 from videollm.media.sampling import FrameSampling, SoundSampling
 from videollm.media.source import (
     DEFAULT_LIMITS,
@@ -91,7 +90,7 @@ def clip_of(source: SourceFile, *, frames: FrameSampling | None, sound: SoundSam
         source.check_unchanged()  # a file that is still being written explains any failure better
         if isinstance(error, MediaError):
             raise
-        if isinstance(error, (MemoryError, av.error.MemoryError)):
+        if isinstance(error, (MemoryError, av.MemoryError)):
             raise memory_error(source) from None
         raise MediaUnreadableError(
             f"{source.name}: the file cannot be decoded ({reason_of(error)}); copy or download it again"
@@ -137,6 +136,7 @@ def _streams(
     """The clip of anything that FFmpeg reads."""
     notes: list[str] = []
     claimed = check_headers(source, container_format)
+    aspect = 1.0
     with opened_container(source, container_format) as container:
         streams = choose_streams(source, container)
         check_declared(source, container, streams)
@@ -174,13 +174,14 @@ def _streams(
             f'{source.name}: decord cannot read this file (it has no pictures); use the decoder "pyav"'
         )
     waveforms: tuple[Waveform, ...] | None = None
-    windows: Sequence[tuple[float, float]] = ()
+    windows: tuple[tuple[float, float], ...] = ()
     if span is not None and sound is not None:
         waveforms, windows, more = read_sound(source, container_format, span, sound, origin)
         notes += more
     ends = [table.end_seconds if table is not None else 0.0, span.end_seconds if span is not None else 0.0]
-    if waveforms is not None and len(waveforms) == 1 and span is not None:
-        ends[1] = min(span.end_seconds, max(waveforms[0].start_seconds + waveforms[0].duration_seconds, windows[-1][1]))
+    if waveforms is not None and span is not None and span.end_seconds - span.start_seconds <= WHOLE_SOUND_SECONDS:
+        # All of it was decoded: its samples are the truth, packets include what a codec pads.
+        ends[1] = min(span.end_seconds, waveforms[0].start_seconds + waveforms[0].duration_seconds)
     readable = max(ends)
     if is_cut_off(source, container_format):
         of = f" of {in_seconds(declared)}" if declared > readable + 0.05 else ""
@@ -232,7 +233,7 @@ def info_of(source: SourceFile) -> MediaInfo:
         size: tuple[int | None, int | None] = (None, None)
         if video is not None:
             size = display_size(video.codec_context.width, video.codec_context.height, stream_aspect(video))
-            size = size[::-1] if turn[0] else size
+            size = (size[1], size[0]) if turn[0] else size
         degrees, mirrored = {
             (False, False, False): (0, False), (False, True, True): (180, False),
             (True, True, False): (90, False), (True, False, True): (270, False),

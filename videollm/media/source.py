@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import os
 import stat
 import struct
@@ -182,9 +181,9 @@ class SourceFile:
                 "open it again when it has been written completely"
             )
 
-    def stream(self) -> io.BufferedIOBase:
-        """A fresh reading position on the same descriptor."""
-        return _Positioned(self)  # type: ignore[return-value]
+    def stream(self) -> Any:
+        """A fresh reading position on the same descriptor: an object with read, seek and tell."""
+        return _Positioned(self)
 
 
 class _Positioned:
@@ -439,7 +438,8 @@ def opened_container(source: SourceFile, container_format: str) -> Iterator[Inpu
     }
     try:
         container = av.open(
-            source.stream(),  # type: ignore[call-overload]
+            source.stream(),
+            "r",
             format=container_format,
             options=options,
             buffer_size=READ_BUFFER_BYTES,
@@ -448,6 +448,7 @@ def opened_container(source: SourceFile, container_format: str) -> Iterator[Inpu
         )
     except (av.FFmpegError, ValueError) as error:
         raise container_error(source, container_format, error) from None
+    assert isinstance(container, InputContainer)
     try:
         if len(container.streams) > limits.streams:
             raise MediaLimitError(
@@ -460,7 +461,7 @@ def opened_container(source: SourceFile, container_format: str) -> Iterator[Inpu
 
 def container_error(source: SourceFile, container_format: str, error: Exception) -> MediaError:
     """FFmpeg's refusal of a container as one line."""
-    if isinstance(error, av.error.MemoryError):
+    if isinstance(error, av.MemoryError):
         return memory_error(source)
     if container_format == "mov":
         layout = mov_boxes(source)

@@ -222,9 +222,9 @@ class _Decoding:
         """The frames that come out; ``None`` drains the decoder, which must then be flushed."""
         try:
             return list(self.stream.codec_context.decode(packet))
-        except av.error.EOFError:
+        except av.EOFError:
             return []
-        except av.error.MemoryError:
+        except av.MemoryError:
             raise memory_error(self.source) from None
         except av.FFmpegError:
             self.damaged += 1
@@ -325,7 +325,7 @@ class Painter:
             pixels = self._reformatter.reformat(
                 frame, width, height, "rgba" if transparent else "rgb24", interpolation=scaler, threads=1
             ).to_ndarray()
-        except av.error.MemoryError:
+        except av.MemoryError:
             raise memory_error(self._source) from None
         except (av.FFmpegError, ValueError) as error:
             raise MediaUnreadableError(
@@ -359,7 +359,7 @@ def orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
     From the display matrix that the container or the picture carries: stored (x, y) is shown at (ax + cy, bx + dy).
     """
     try:
-        data = frame.side_data[SideDataType.DISPLAYMATRIX]
+        data: Any = frame.side_data[SideDataType.DISPLAYMATRIX]  # type: ignore[index]
     except KeyError:
         return False, False, False
     except ValueError:
