@@ -42,8 +42,8 @@ def load_settings(path: str | Path, kind: type[T], overrides: typing.Sequence[st
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)}); correct it") from None
+        line = f" line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)}); correct it") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds no mapping of keys to values; see {kind.__name__} for its keys")
     lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}

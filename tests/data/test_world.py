@@ -90,8 +90,11 @@ def test_a_cut_is_where_the_pictures_change():
     for seed in range(20):
         scene = draw_scene(seed, "cut")
         cut = scene.cut_seconds[0]
-        before, at, after = render(scene, np.array([cut - 0.02, cut, cut + 0.02]), 64).astype(int)
-        assert np.abs(at - before).mean() > 3 * np.abs(after - at).mean()
+        frames = render(scene, np.array([cut - 0.02, cut, cut + 0.02]), 64).astype(float)
+        height, width = frames.shape[1] // 6 * 6, frames.shape[2] // 6 * 6
+        # Means of blocks: a noisy background differs from frame to frame in every pixel, but not on the whole.
+        before, at, after = frames[:, :height, :width].reshape(3, height // 6, 6, width // 6, 6, 3).mean((2, 4))
+        assert np.abs(at - before).mean() > 2 * np.abs(after - at).mean()
 
 
 def test_sound_starts_when_and_is_as_loud_as_told():
@@ -117,7 +120,7 @@ def test_answers_follow_from_the_scene(kind):
         for question in questions(scene, picture, rng):
             text = word(question, rng)
             assert "{" not in text and text == text.lower()
-            assert question.answer[0].isupper() and question.answer.endswith(".")
+            assert (question.answer[0].isupper() or question.type == "narration") and question.answer.endswith(".")
             if question.type == "colour":
                 owners = [t for t in scene.things if t.shape == question.slots["shape"]]
                 assert [question.answer] == [f"{owners[0].colour.capitalize()}."] and len(owners) == 1

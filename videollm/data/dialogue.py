@@ -135,8 +135,7 @@ def video_facts(scene: Scene, picture: Picture) -> list[dict[str, str]]:
     """The value of each field of `VIDEO_SLOTS`; a field without a value here takes its first option."""
     values: list[dict[str, str]] = [{} for _ in VIDEO_SLOTS]
     names = {name: index for index, (name, _) in enumerate(VIDEO_SLOTS)}
-    drawn = bool(scene.things)
-    for order, shot in zip(("first", "then"), scene.shots if drawn else (), strict=False):
+    for order, shot in zip(("first", "then"), scene.shots, strict=False):
         for thing in shot.things:
             slot = values[names[f"{order} {thing.colour}"]]
             slot["shape"], slot["motion"] = thing.shape, thing.motion or "camera"

@@ -346,6 +346,7 @@ def draw_scene(seed: int, kind: str | None = None, split: Split = "seen") -> Sce
     elif kind == "entry":
         ground = _ground(rng)
         late = _event_time(rng, max(0.8, 0.25 * duration), min(duration - 0.9, 0.7 * duration))
+        first = second = None
         for _ in range(100):
             asked = [split, rest] if rng.random() < 0.5 else [rest, split]
             first = _things(rng, [asked[0]], ground.colour, width, height, duration)[0]
@@ -357,7 +358,8 @@ def draw_scene(seed: int, kind: str | None = None, split: Split = "seen") -> Sce
                 for t in np.linspace(late, duration, 6)
             ):
                 break
-        second = Thing(**{**second.__dict__, "start_seconds": late})
+        assert first is not None and second is not None
+        second = replace(second, start_seconds=late)
         shots.append(Shot(0.0, duration, ground, (first, second)))
     elif kind == "camera":
         if split == "triples":
@@ -371,6 +373,7 @@ def draw_scene(seed: int, kind: str | None = None, split: Split = "seen") -> Sce
             speed = float(rng.uniform(0.25, 0.5)) * (width if camera in ("left", "right") else height) / duration
         elif camera != "still":
             speed = float(rng.uniform(0.4, 0.8)) / duration
+        placed: list[Thing] = []
         for _ in range(200):
             things = _things(rng, kinds, ground.colour, width, height, duration, moving=False)
             way = speed * duration
@@ -381,7 +384,7 @@ def draw_scene(seed: int, kind: str | None = None, split: Split = "seen") -> Sce
                 x, y = thing.x + shift[0] / 2, thing.y + shift[1] / 2
                 if camera in ("in", "out"):
                     x, y = width / 2 + (x - width / 2) * 0.5, height / 2 + (y - height / 2) * 0.5
-                placed.append(Thing(**{**thing.__dict__, "x": x, "y": y}))
+                placed.append(replace(thing, x=x, y=y))
             if len(placed) < 2 or _far_enough(placed[:1], placed[1], 0.0):
                 break
         shots.append(Shot(0.0, duration, ground, tuple(placed), camera, speed, jitter))

@@ -16,7 +16,7 @@ import numpy as np
 
 from videollm.clips import Clip, Frames
 from videollm.data import dialogue as talk
-from videollm.data.world import Scene, Split, is_held_out_pair, is_held_out_triple
+from videollm.data.world import Scene, Split, reversed_in_time
 from videollm.data.world_files import test_scene, write_scene
 from videollm.media.decode_worker import read_clip
 from videollm.media.sampling import FrameSampling, SoundSampling
@@ -24,8 +24,6 @@ from videollm.media.sampling import FrameSampling, SoundSampling
 MOST_OF_A_TYPE = 8
 """Questions of one type about one film at most, in different words: more would be the same question again."""
 
-_MIRRORED = {"left": "right", "right": "left", "up": "down", "down": "up", "grows": "shrinks", "shrinks": "grows"}
-_MIRRORED_CAMERA = {**_MIRRORED, "in": "out", "out": "in"}
 _ABOUT_ORDER = frozenset({"motion", "first", "last", "before_cut", "after_cut", "camera"})
 _SAME_WHEN_REVERSED = frozenset({"colour", "shape", "count"})
 _OF_COMBINATIONS = frozenset({
@@ -102,25 +100,6 @@ def with_frames_reversed(clip: Clip) -> Clip:
     assert clip.frames is not None
     frames = Frames(clip.frames.pixels[::-1].copy(), clip.frames.seconds, clip.frames.duration_seconds)
     return dataclasses.replace(clip, frames=frames)
-
-
-def reversed_scene(scene: Scene) -> Scene | None:
-    """What a film shows when its frames are reversed; None where that is no scene of the world, or one held out."""
-    if scene.kind == "entry":
-        return None  # things would vanish, which no scene does
-    shots = []
-    for shot in reversed(scene.shots):
-        things = tuple(
-            dataclasses.replace(thing, motion=_MIRRORED.get(thing.motion or "", thing.motion)) for thing in shot.things
-        )
-        for thing in things:
-            held = thing.motion is not None and is_held_out_triple(thing.shape, thing.colour, thing.motion)
-            if held or is_held_out_pair(thing.shape, thing.colour):
-                return None
-        start, end = scene.duration_seconds - shot.end_seconds, scene.duration_seconds - shot.start_seconds
-        camera = _MIRRORED_CAMERA.get(shot.camera, shot.camera)
-        shots.append(dataclasses.replace(shot, start_seconds=start, end_seconds=end, things=things, camera=camera))
-    return dataclasses.replace(scene, shots=tuple(shots))
 
 
 def films_of(kinds: Sequence[str], conditions: Sequence[str], first: int, count: int) -> list[Film]:
@@ -275,7 +254,7 @@ def _muted(
 
 def _reversed(scene: Scene, picture: talk.Picture, each: dict[str, int], rng: np.random.Generator) -> list[Asked]:
     """Questions about order and motion, and some that do not depend on it, to a film whose frames are reversed."""
-    other = reversed_scene(scene)
+    other = reversed_in_time(scene)
     if other is None:
         return []
     types = _ABOUT_ORDER | _SAME_WHEN_REVERSED
