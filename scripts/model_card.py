@@ -1,7 +1,7 @@
 """Write the scores of a finished evaluation into tiny's model card: ``python scripts/model_card.py``.
 
-Reads runs/evaluation/tiny_world/scores.json, which ``videollm evaluate eval_configs/tiny_world.yaml`` writes, and replaces
-what stands between the two marks in videollm/assets/tiny/MODEL_CARD.md.
+Reads runs/evaluation/tiny_world/scores.json, which ``videollm evaluate eval_configs/tiny_world.yaml`` writes, and
+replaces what stands between the two marks in videollm/assets/tiny/MODEL_CARD.md.
 """
 
 from __future__ import annotations

@@ -142,8 +142,8 @@ def video_facts(scene: Scene, picture: Picture) -> list[dict[str, str]]:
             if thing.start_seconds > 0:
                 slot["appears"] = _time(scene, thing.start_seconds)
     values[names["background"]]["background"] = scene.shots[0].ground.colour or "texture"
-    if len(scene.shots) > 1:
-        values[names["then background"]]["background"] = scene.shots[1].ground.colour or "texture"
+    for shot in scene.shots[1:2]:
+        values[names["then background"]]["background"] = shot.ground.colour or "texture"
     values[names["camera"]]["camera"] = scene.shots[0].camera
     values[names["cuts"]]["cuts"] = str(len(scene.cut_seconds))
     for name, seconds in zip(("first cut", "second cut"), scene.cut_seconds, strict=False):
