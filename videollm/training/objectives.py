@@ -243,6 +243,7 @@ class AlignmentObjective(nn.Module):
         self.heads = nn.ModuleDict({
             kind: nn.Linear(width, facts.value.num_embeddings) for kind, facts in self.facts.items()
         })  # fmt: skip
+        self.clocks = nn.ModuleDict({kind: nn.Linear(width, 1) for kind in self.facts})
         self.metrics: dict[str, torch.Tensor] = {}
 
     def forward(
@@ -291,6 +292,11 @@ class AlignmentObjective(nn.Module):
                 # Of sixteen slots for things few are filled; times are the last to be learned.
                 share = 0.15 if field in ("shape", "motion", "background") else 0.3
                 loss = loss + each[asked].mean() * (4 * share if field in ("time", "appears", "camera") else share)
+                told = truth > 0
+                if field in ("time", "appears") and told.any():
+                    # A time that is nearly right is worth more than one far off, long before it is right.
+                    clock = self.clocks[kind](tokens[:, row])[told, 0]
+                    loss = loss + 2 * functional.smooth_l1_loss(clock, truth[told] / 8 - 1, beta=0.1)
                 with torch.no_grad():
                     counted = asked & ((truth > 0) | (options[0] != "none"))
                     key = f"{kind[0]}_{field}"
