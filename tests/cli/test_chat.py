@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -247,6 +248,8 @@ def test_a_terminal(model, clip):
         env=environment,
         start_new_session=True,
         cwd=ROOT,
+        # Whoever runs the tests in the background has Ctrl-C ignored, and so would this process.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(terminal)
     seen = b""
@@ -255,7 +258,8 @@ def test_a_terminal(model, clip):
         nonlocal seen
         deadline = time.monotonic() + seconds
         while text not in seen:
-            assert time.monotonic() < deadline, seen
+            ready, _, _ = select.select([controller], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, seen
             seen += os.read(controller, 4096)
         before, seen = seen.split(text, 1)
         return before
