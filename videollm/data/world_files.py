@@ -9,10 +9,8 @@ import numpy as np
 from videollm.clips import Waveform
 from videollm.data.drawing import render
 from videollm.data.sounds import synthesise
-from videollm.data.world import SCENE_KINDS, SPLITS, Scene, Split, draw_scene
+from videollm.data.world import SCENE_KINDS, SPLITS, TEST_SEEDS, Scene, Split, draw_scene
 from videollm.media.write import write_video
-
-_TEST_SEEDS = 3_000_000_000
 
 
 def test_scene(kind: str, split: Split, index: int) -> Scene:
@@ -22,7 +20,7 @@ def test_scene(kind: str, split: Split, index: int) -> Scene:
         DataError: a kind or split that does not exist.
     """
     place = SCENE_KINDS.index(kind) * len(SPLITS) + SPLITS.index(split) if kind in SCENE_KINDS else 0
-    return draw_scene(_TEST_SEEDS + place * 10_000_000 + index, kind, split)
+    return draw_scene(TEST_SEEDS + place * 10_000_000 + index, kind, split)
 
 
 test_scene.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks

@@ -34,9 +34,6 @@ from videollm.media.sampling import FrameSampling, SoundSampling, on_screen
 from videollm.messages import MediaPart, Message, assistant, user
 from videollm.models.video_llama import VideoLlamaProcessor
 
-# Scenes of different jobs never share a seed.
-TRAIN_SEEDS, TEST_SEEDS = 0, 3_000_000_000
-
 
 def frame_times(scene: Scene, sampling: FrameSampling) -> np.ndarray:
     """Presentation times (seconds) of the frames that the model would be shown of the scene's file."""
@@ -87,7 +84,7 @@ class FrameSamples(Dataset[dict[str, Any]]):
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        number = TRAIN_SEEDS + self.seed * 100_000_000 + index
+        number = self.seed * 100_000_000 + index
         rng = np.random.default_rng([number, 17])
         draw = rng.random()
         if draw < 0.45:
@@ -168,7 +165,7 @@ class SegmentSamples(Dataset[dict[str, Any]]):
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        number = TRAIN_SEEDS + self.seed * 100_000_000 + index
+        number = self.seed * 100_000_000 + index
         scene = draw_scene(number)
         while not scene.sounds:
             number += 7_000_003
@@ -288,7 +285,7 @@ class DialogueSamples(Dataset[dict[str, Any]]):
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        scene = draw_scene(TRAIN_SEEDS + self.seed * 100_000_000 + index)
+        scene = draw_scene(self.seed * 100_000_000 + index)
         rng = np.random.default_rng([scene.seed, 23])
         return dialogue_item(self.processor, scene, _invented_picture(scene, rng), rng, self.turns)
 
@@ -366,7 +363,7 @@ def is_still(seed: int, index: int) -> bool:
 
 def clip_scene(seed: int, index: int) -> Scene:
     """The scene behind a training clip."""
-    scene = draw_scene(TRAIN_SEEDS + (seed + 1) * 100_000_000 + 50_000_000 + index)
+    scene = draw_scene((seed + 1) * 100_000_000 + 50_000_000 + index)
     return talk.as_still(scene) if is_still(seed, index) else scene
 
 
