@@ -8,6 +8,7 @@
     │   └── DecoderCrashedError  the decoding process died
     ├── ConfigError              a configuration file, a flag, a recipe
     ├── ModelNotFoundError       no such model name or folder
+    ├── ConversionError          published weights that cannot become a model
     ├── ChatError                a question or a conversation
     │   ├── EmptyQuestionError
     │   ├── QuestionTooLongError
@@ -50,6 +51,10 @@ class ConfigError(VideoLLMError):
 
 class ModelNotFoundError(VideoLLMError):
     """No such model name or folder."""
+
+
+class ConversionError(VideoLLMError):
+    """Published weights that cannot become a model: a file missing, damaged, of another kind or of another size."""
 
 
 class ChatError(VideoLLMError):
