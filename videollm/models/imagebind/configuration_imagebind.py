@@ -1,4 +1,4 @@
-"""Shapes of the ImageBind encoders: sound and sight in one embedding space.
+"""Shapes of the ImageBind encoders: sound, sight and words in one embedding space.
 
 Source: Girdhar et al., "ImageBind: One Embedding Space To Bind Them All" (2023), section 4 and appendix; the defaults
 are the published "huge" model.
@@ -81,6 +81,39 @@ class ImageBindVisionConfig(PreTrainedConfig):
 
 
 @strict
+class ImageBindTextConfig(PreTrainedConfig):
+    """Shape of the text trunk: a pre-norm causal transformer over CLIP's tokens, read at the end token.
+
+    Attributes:
+        max_position_embeddings: longest text, start and end token included.
+        projection_dim: width of the shared embedding space.
+        initial_logit_scale: what the learned scale of the unit embedding begins with.
+        max_logit_scale: the learned scale is cut there.
+        eos_token_id: the token whose state becomes the embedding; what stands behind it is padding.
+    """
+
+    model_type = "imagebind_text_model"
+    base_config_key = "text_config"
+
+    vocab_size: int = 49408
+    hidden_size: int = 1024
+    intermediate_size: int = 4096
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    max_position_embeddings: int = 77
+    projection_dim: int = 1024
+    drop_path_rate: float | int = 0.0
+    add_bias_kv: bool = False
+    layer_norm_eps: float = 1e-6
+    initial_logit_scale: float | int = 1 / 0.07
+    max_logit_scale: float | int = 100.0
+    initializer_range: float = 0.02
+    bos_token_id: int | None = 49406
+    eos_token_id: int | list[int] | None = 49407
+    pad_token_id: int | None = 0
+
+
+@strict
 class ImageBindConfig(PreTrainedConfig):
     """The trunks that are present; any of them may be None."""
 
@@ -88,8 +121,10 @@ class ImageBindConfig(PreTrainedConfig):
     sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "audio_config": SubConfigSpec(config_class=ImageBindAudioConfig, optional=True),
         "vision_config": SubConfigSpec(config_class=ImageBindVisionConfig, optional=True),
+        "text_config": SubConfigSpec(config_class=ImageBindTextConfig, optional=True),
     }
 
     audio_config: Any = None
     vision_config: Any = None
+    text_config: Any = None
     initializer_range: float = 0.02

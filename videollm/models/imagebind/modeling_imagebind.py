@@ -1,11 +1,12 @@
-"""ImageBind's audio and vision trunks.
+"""ImageBind's audio, vision and text trunks.
 
-Notation: B batch, F mel bins, W fbank frames, N tokens, D width, H heads.
+Notation: B batch, F mel bins, W fbank frames, L text tokens, N tokens, D width, H heads.
 Source: Girdhar et al. 2023. Written from the published description; weights load by name (`videollm.convert`).
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -14,16 +15,26 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import PreTrainedModel
 
-from .configuration_imagebind import ImageBindAudioConfig, ImageBindConfig, ImageBindVisionConfig
+from .configuration_imagebind import (
+    ImageBindAudioConfig,
+    ImageBindConfig,
+    ImageBindTextConfig,
+    ImageBindVisionConfig,
+)
 
-TrunkConfig = ImageBindAudioConfig | ImageBindVisionConfig
+TrunkConfig = ImageBindAudioConfig | ImageBindVisionConfig | ImageBindTextConfig
 
 
 class ImageBindAttention(nn.Module):
-    """Self-attention; with ``add_bias_kv`` every query may also attend to one learned key and value."""
+    """Self-attention; with ``add_bias_kv`` every query may also attend to one learned key and value.
 
-    def __init__(self, config: TrunkConfig) -> None:
+    A causal one lets each token attend to itself and those before it.
+    """
+
+    def __init__(self, config: TrunkConfig, causal: bool = False) -> None:
         super().__init__()
+        if causal and config.add_bias_kv:
+            raise ValueError("causal attention has no learned key and value; set add_bias_kv to false")
         if config.hidden_size % config.num_attention_heads:
             raise ValueError(
                 f"hidden_size must be a multiple of num_attention_heads, found {config.hidden_size} and "
@@ -31,6 +42,7 @@ class ImageBindAttention(nn.Module):
             )
         width = config.hidden_size
         self.num_heads = config.num_attention_heads
+        self.causal = causal
         self.in_proj = nn.Linear(width, 3 * width)
         self.out_proj = nn.Linear(width, width)
         self.bias_k = nn.Parameter(torch.zeros(1, 1, width)) if config.add_bias_kv else None
@@ -46,7 +58,7 @@ class ImageBindAttention(nn.Module):
         query, key, value = (
             states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for states in (query, key, value)
         )
-        attended = nn.functional.scaled_dot_product_attention(query, key, value)
+        attended = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
         return self.out_proj(attended.transpose(1, 2).reshape(batch, -1, width))
 
 
@@ -65,10 +77,10 @@ class ImageBindMLP(nn.Module):
 class ImageBindBlock(GradientCheckpointingLayer):
     """Pre-norm block; in training a whole residual branch of a sample is dropped with probability ``drop_path``."""
 
-    def __init__(self, config: TrunkConfig, drop_path: float) -> None:
+    def __init__(self, config: TrunkConfig, drop_path: float, causal: bool = False) -> None:
         super().__init__()
         self.norm_1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.attn = ImageBindAttention(config)
+        self.attn = ImageBindAttention(config, causal)
         self.norm_2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = ImageBindMLP(config)
         self.drop_path = drop_path
@@ -105,12 +117,15 @@ class ImageBindPreTrainedModel(PreTrainedModel):
         elif isinstance(module, ImageBindAudioModel | ImageBindVisionModel):
             init.normal_(module.cls_token, mean=0.0, std=std)
             init.normal_(module.position_embedding, mean=0.0, std=std)
+        elif isinstance(module, ImageBindTextModel):
+            init.normal_(module.position_embedding, mean=0.0, std=std)
+            init.constant_(module.log_logit_scale, math.log(module.config.initial_logit_scale))
 
 
-def _blocks(config: TrunkConfig) -> nn.ModuleList:
+def _blocks(config: TrunkConfig, causal: bool = False) -> nn.ModuleList:
     last = max(config.num_hidden_layers - 1, 1)
     return nn.ModuleList(
-        ImageBindBlock(config, drop_path=config.drop_path_rate * i / last) for i in range(config.num_hidden_layers)
+        ImageBindBlock(config, config.drop_path_rate * i / last, causal) for i in range(config.num_hidden_layers)
     )
 
 
@@ -217,6 +232,75 @@ class ImageBindVisionModel(ImageBindPreTrainedModel):
         return nn.functional.normalize(pooled, dim=-1)
 
 
+class ImageBindTextModel(ImageBindPreTrainedModel):
+    """Words to one vector of the shared space, of the learned length ``exp(log_logit_scale)``.
+
+    Its tokens are CLIP's: see `videollm.models.imagebind.text_tokenizer`.
+    """
+
+    config_class = ImageBindTextConfig
+    main_input_name = "input_ids"
+
+    def __init__(self, config: ImageBindTextConfig) -> None:
+        super().__init__(config)
+        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embedding = nn.Parameter(torch.zeros(1, config.max_position_embeddings, config.hidden_size))
+        self.blocks = _blocks(config, causal=True)
+        self.head_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.head_projection = nn.Linear(config.hidden_size, config.projection_dim, bias=False)
+        self.log_logit_scale = nn.Parameter(torch.tensor(math.log(config.initial_logit_scale)))
+        self.post_init()
+
+    def tokens(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Hidden states of all tokens.
+
+        Args:
+            input_ids: int ``(B, L)``, L at most the config's ``max_position_embeddings``.
+
+        Returns:
+            float ``(B, L, D)``, before the head's norm; none depends on what stands behind it.
+
+        Raises:
+            ValueError: if L is larger.
+        """
+        longest = self.config.max_position_embeddings
+        if input_ids.ndim != 2 or input_ids.shape[1] > longest:
+            raise ValueError(
+                f"input_ids must be (B, L) with L at most {longest}, found {tuple(input_ids.shape)}; cut the text"
+            )
+        hidden_states = self.token_embedding(input_ids) + self.position_embedding[:, : input_ids.shape[1]]
+        for block in self.blocks:
+            hidden_states = block(hidden_states)
+        return hidden_states
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Embed texts.
+
+        Args:
+            input_ids: int ``(B, L)``: a start token, the text, an end token, and padding of any kind.
+
+        Returns:
+            float ``(B, projection_dim)``, rows of length ``exp(log_logit_scale)``, at most ``max_logit_scale``.
+
+        Raises:
+            ValueError: if a text has no end token, or is too long.
+
+        The published code reads each text at its highest id, which is the same wherever there is an end token.
+        """
+        is_end = input_ids == self.config.eos_token_id
+        if not bool(is_end.any(dim=1).all()):
+            raise ValueError(
+                f"every text needs its end token (id {self.config.eos_token_id}); make input_ids with "
+                f"videollm.models.imagebind.tokenise"
+            )
+        ends = is_end.int().argmax(dim=1)
+        states = self.tokens(input_ids)
+        read = states[torch.arange(len(states), device=states.device), ends.to(states.device)]
+        pooled = self.head_projection(self.head_layernorm(read))
+        scale = self.log_logit_scale.exp().clamp(max=self.config.max_logit_scale)
+        return nn.functional.normalize(pooled, dim=-1) * scale
+
+
 class ImageBindModel(ImageBindPreTrainedModel):
     """The trunks that the config names, side by side."""
 
@@ -224,4 +308,5 @@ class ImageBindModel(ImageBindPreTrainedModel):
         super().__init__(config)
         self.audio_model = ImageBindAudioModel(config.audio_config) if config.audio_config is not None else None
         self.vision_model = ImageBindVisionModel(config.vision_config) if config.vision_config is not None else None
+        self.text_model = ImageBindTextModel(config.text_config) if config.text_config is not None else None
         self.post_init()
