@@ -1,7 +1,8 @@
 """Train `tiny` from nothing and put it into videollm/assets/tiny: ``python scripts/make_tiny.py`` (or ``make tiny``).
 
-Runs the recipes train_configs/tiny_*.yaml in order, eye and ear beside the decoder, one core each. It may be stopped
-and started again at any time: finished steps are kept, an interrupted one goes on from its newest checkpoint.
+Runs the recipes train_configs/tiny_*.yaml: eye, ear and alignment one after the other on one core, the decoder's text
+beside them on another, then both stages on both. It may be stopped and started again at any time: finished steps are
+kept, an interrupted one goes on from its newest checkpoint.
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ def main() -> None:
     build_tiny(0, ROOT / "runs/tiny/tokenizer")  # once, before two recipes want it at the same time
     began = time.monotonic()
     decoder = _start("decoder")
-    for name in ("vision", "audio"):
+    for name in ("vision", "audio", "alignment"):
         started = time.monotonic()
         _finish(name, _start(name), started)
     _finish("decoder", decoder, began)
-    for name in ("alignment", "stage1", "stage2"):
+    for name in ("stage1", "stage2"):
         started = time.monotonic()
         _finish(name, _start(name), started)
     folders = tuple(str(ROOT / "runs/tiny" / name) for name in PARTS)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from videollm.data.dialogue import (
+    MOMENTS,
     SOUND_SLOTS,
     VIDEO_SLOTS,
     caption,
@@ -139,6 +140,30 @@ def test_answers_follow_from_the_scene(kind):
             assert all(value[key] in fields[key] for key in value), name
         for thing in scene.things:
             assert f"{thing.colour} {thing.shape}" in caption(scene, picture)
+
+
+def test_facts_tell_what_happens_at_each_half_second():
+    checked = 0
+    for seed in range(60):
+        scene = draw_scene(seed, ("cut", "entry", "camera")[seed % 3])
+        named = dict(zip((name for name, _ in VIDEO_SLOTS), video_facts(scene, _picture(scene)), strict=True))
+        told = {seconds: named[f"at {seconds:.1f}"] for seconds in MOMENTS}
+        happened = {
+            seconds: fact["happens"] for seconds, fact in told.items() if fact.get("happens", "nothing") != "nothing"
+        }
+        if scene.kind == "cut":
+            assert happened == {half_second(scene.shots[1].start_seconds): "cut"}
+        elif scene.kind == "entry":
+            assert happened == {half_second(scene.things[1].start_seconds): "appears"}
+        else:
+            assert not happened
+            carried = {"in": "grows", "out": "shrinks"}.get(scene.shots[0].camera, scene.shots[0].camera)
+            assert named[f"first {scene.things[0].colour}"]["motion"] == carried
+            assert named["camera"] == {"camera": scene.shots[0].camera, "carries": "yes"}
+        for seconds, fact in told.items():
+            assert fact.get("moves", "past") == (scene.shots[0].camera if seconds < scene.duration_seconds else "past")
+            checked += 1
+    assert checked == 60 * len(MOMENTS)
 
 
 def test_follow_ups_are_about_the_thing_asked_before():

@@ -58,6 +58,8 @@ _HEARD = {
     "hum": "a hum", "noise": "noise", "rising tone": "a rising tone", "falling tone": "a falling tone",
     "music": "something like music", "speech": "something like speech",
 }  # fmt: skip
+# How a thing seems to move where the camera carries it.
+_CARRIED = {"in": "grows", "out": "shrinks"}
 _TONAL = {"hum", "beeps", "rising tone", "falling tone", "music"}
 _NOISY = {"noise", "clicks"}
 
@@ -98,14 +100,17 @@ class Question:
 # --- facts ------------------------------------------------------------------------------------------------------------
 
 _TIMES = ("none", *(f"{t / 2:.1f}" for t in range(int(TIMED_SECONDS * 2) + 1)))
-_OBJECT = {"shape": ("none", *SHAPES), "motion": ("none", *MOTIONS, "camera")}
+_OBJECT = {"shape": ("none", *SHAPES), "motion": ("none", *MOTIONS)}
+# What happens in the picture at each half second of a clip that is short enough to tell.
+MOMENTS = tuple(t / 2 for t in range(int(TIMED_SECONDS * 2)))
+_MOMENT = {"happens": ("nothing", "cut", "appears"), "moves": ("past", *CAMERAS)}
 
 VIDEO_SLOTS: tuple[tuple[str, dict[str, tuple[str, ...]]], ...] = (
     *((f"first {colour}", {**_OBJECT, "appears": _TIMES}) for colour in COLOURS),
     *((f"then {colour}", dict(_OBJECT)) for colour in COLOURS),
     ("background", {"background": ("texture", *BACKGROUNDS)}),
     ("then background", {"background": ("none", "texture", *BACKGROUNDS)}),
-    ("camera", {"camera": CAMERAS}),
+    ("camera", {"camera": CAMERAS, "carries": ("no", "yes")}),
     ("cuts", {"cuts": ("0", "1", "2")}),
     ("first cut", {"time": _TIMES}),
     ("second cut", {"time": _TIMES}),
@@ -113,6 +118,7 @@ VIDEO_SLOTS: tuple[tuple[str, dict[str, tuple[str, ...]]], ...] = (
     ("brightness", {"brightness": ("dark", "medium", "bright")}),
     ("moves", {"moves": ("no", "yes")}),
     ("count", {"count": ("0", "1", "2", "3")}),
+    *((f"at {seconds:.1f}", dict(_MOMENT)) for seconds in MOMENTS),
 )
 _EVENT = {"kind": ("none", *SOUNDS), "count": ("0", "1", "2", "3", "4")}
 SOUND_SLOTS: tuple[tuple[str, dict[str, tuple[str, ...]]], ...] = (
@@ -138,13 +144,13 @@ def video_facts(scene: Scene, picture: Picture) -> list[dict[str, str]]:
     for order, shot in zip(("first", "then"), scene.shots, strict=False):
         for thing in shot.things:
             slot = values[names[f"{order} {thing.colour}"]]
-            slot["shape"], slot["motion"] = thing.shape, thing.motion or "camera"
+            slot["shape"], slot["motion"] = thing.shape, thing.motion or _CARRIED.get(shot.camera, shot.camera)
             if thing.start_seconds > 0:
                 slot["appears"] = _time(scene, thing.start_seconds)
     values[names["background"]]["background"] = scene.shots[0].ground.colour or "texture"
     for shot in scene.shots[1:2]:
         values[names["then background"]]["background"] = shot.ground.colour or "texture"
-    values[names["camera"]]["camera"] = scene.shots[0].camera
+    values[names["camera"]] = {"camera": scene.shots[0].camera, "carries": "yes" if scene.kind == "camera" else "no"}
     values[names["cuts"]]["cuts"] = str(len(scene.cut_seconds))
     for name, seconds in zip(("first cut", "second cut"), scene.cut_seconds, strict=False):
         values[names[name]]["time"] = _time(scene, seconds)
@@ -152,6 +158,13 @@ def video_facts(scene: Scene, picture: Picture) -> list[dict[str, str]]:
     values[names["brightness"]]["brightness"] = picture.brightness
     values[names["moves"]]["moves"] = "yes" if _moves(scene) else "no"
     values[names["count"]]["count"] = str(len(scene.things))
+    changes = {half_second(seconds): "cut" for seconds in scene.cut_seconds}
+    changes |= {half_second(thing.start_seconds): "appears" for thing in scene.things if thing.start_seconds > 0}
+    for seconds in MOMENTS:
+        if seconds < scene.duration_seconds:
+            slot = values[names[f"at {seconds:.1f}"]]
+            slot["moves"] = scene.shots[0].camera
+            slot["happens"] = changes.get(seconds, "nothing") if scene.timed else "nothing"
     return values
 
 

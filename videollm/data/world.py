@@ -425,15 +425,18 @@ def draw_scene(seed: int, kind: str | None = None, split: Split = "seen") -> Sce
 
 
 def draw_pile(seed: int) -> Scene:
-    """Four shots of many still things each, for the eye alone: much to see in few frames. No held-out pairs."""
+    """Two shots of many still things each, for the eye alone: much to see in few frames. No held-out pairs.
+
+    The camera moves in most of them, so that two moments show the same things elsewhere.
+    """
     rng = np.random.default_rng([seed, 101])
     aspect = float(rng.choice([1.0, 4 / 3, 3 / 4, 16 / 9, 9 / 16, 1.2]))
     width, height = (1.0, 1 / aspect) if aspect >= 1 else (aspect, 1.0)
     short = 0.35 + 0.65 * min(width, height)
     shots: list[Shot] = []
-    for index in range(4):
+    for index in range(2):
         ground = _ground(rng)
-        if rng.random() < 0.3:
+        if rng.random() < 0.5:
             ground = replace(ground, style="textured")
         things: list[Thing] = []
         for colour in rng.permutation(COLOURS).tolist():
@@ -448,7 +451,9 @@ def draw_pile(seed: int) -> Scene:
                 things.append(Thing(shape, colour, "still", x, y, size, rotation=turn, tint=tint))
             if len(things) == 5:
                 break
-        shots.append(Shot(float(index), float(index + 1), ground, tuple(things)))
+        camera = _pick(rng, CAMERAS)
+        speed = 0.0 if camera == "still" else float(rng.uniform(0.05, 0.3))
+        shots.append(Shot(2.0 * index, 2.0 * index + 2, ground, tuple(things), camera, speed))
     long_px = 128
     return Scene(
         seed, "three", "seen", max(48, round(width * long_px)), max(48, round(height * long_px)), 4.0, 4.0,

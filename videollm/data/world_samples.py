@@ -90,7 +90,7 @@ class FrameSamples(Dataset[dict[str, Any]]):
         if draw < 0.45:
             scene, times = draw_pile(number), np.arange(self.frames_per_scene) + 0.5
         else:
-            scene = draw_scene(number, ("camera", "plain")[int(draw < 0.65)] if draw < 0.72 else None)
+            scene = draw_scene(number, "camera" if draw < 0.58 else "plain" if draw < 0.75 else None)
             times = np.sort(rng.uniform(0, scene.duration_seconds, self.frames_per_scene))
         pixels = render(scene, times, self.size_px)
         if rng.random() < 0.3:  # what compression does to noise
@@ -304,13 +304,14 @@ def dialogue_item(
         seen = True
     said = talk.dialogue(scene, picture, rng, turns, seen=seen, heard=heard, only=only)
     ids, labels = encode_dialogue(processor, said, seen, heard)
+    return {**facts_item(scene, picture), "seen": seen, "heard": heard, "input_ids": ids, "labels": labels}
+
+
+def facts_item(scene: Scene, picture: talk.Picture) -> dict[str, Any]:
+    """The facts of a scene: ``video_facts`` int ``(Q, fields)`` and ``sound_facts``."""
     return {
         "video_facts": fact_ids(talk.video_facts(scene, picture), talk.VIDEO_SLOTS),
         "sound_facts": fact_ids(talk.sound_facts(scene), talk.SOUND_SLOTS),
-        "seen": seen,
-        "heard": heard,
-        "input_ids": ids,
-        "labels": labels,
     }
 
 
@@ -387,7 +388,7 @@ class Visit:
 
 
 class ClipItems:
-    """Makes what is said about kept clips: facts, captions and narrations, or a dialogue. New words at every visit.
+    """Makes what is said about kept clips: facts alone, captions and narrations, or a dialogue; anew at every visit.
 
     To make more of few clips, half of them run backwards where the world has words for that, and half are heard with
     the sound of another clip.
@@ -416,8 +417,11 @@ class ClipItems:
                 scene = replace(
                     scene, sounds=other.sounds, loudness=other.loudness, has_sound_track=other.has_sound_track
                 )
+        picture = picture_of(pictures[index])
+        if self.about == "facts":
+            return Visit(index, backwards, heard, facts_item(scene, picture))
         only = ("caption", "narration", "caption_both", "sound") if self.about == "captions" else None
-        item = dialogue_item(self.processor, scene, picture_of(pictures[index]), rng, self.turns, only)
+        item = dialogue_item(self.processor, scene, picture, rng, self.turns, only)
         return Visit(index, backwards, heard, item)
 
 
@@ -451,7 +455,8 @@ def stack_segments(items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 class Conversations:
-    """Collates items with ``input_ids`` and ``labels`` (padded on the right); other arrays are stacked or padded."""
+    """Collates items: ``input_ids`` and ``labels``, where there are any, padded on the right, other arrays padded or
+    stacked."""
 
     def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id
@@ -459,10 +464,15 @@ class Conversations:
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         pad = torch.nn.utils.rnn.pad_sequence
         batch: dict[str, torch.Tensor] = {}
-        for key, fill in (("input_ids", self.pad_token_id), ("labels", -100)):
-            batch[key] = pad([torch.tensor(item[key]) for item in items], batch_first=True, padding_value=fill)
-        lengths = torch.tensor([len(item["input_ids"]) for item in items])
-        batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+        if "input_ids" in items[0]:
+            # Few different lengths: the CPU's matrix library keeps a kernel, and its memory, for every new one.
+            length = -(-max(len(item["input_ids"]) for item in items) // 16) * 16
+            for key, fill in (("input_ids", self.pad_token_id), ("labels", -100)):
+                batch[key] = torch.full((len(items), length), fill)
+                for row, item in zip(batch[key], items, strict=True):
+                    row[: len(item[key])] = torch.as_tensor(item[key])
+            lengths = torch.tensor([len(item["input_ids"]) for item in items])
+            batch["attention_mask"] = (torch.arange(length) < lengths[:, None]).long()
         for key in items[0]:
             if key in batch:
                 continue

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from videollm.data.attributes import COLOURS as COLOUR_NAMES
 from videollm.data.dialogue import SOUND_SLOTS, VIDEO_SLOTS
-from videollm.data.world import BACKGROUNDS, COLOURS, SHAPES, SOUNDS
+from videollm.data.world import BACKGROUNDS, COLOURS, SHAPES, SOUNDS, is_held_out_pair
 from videollm.models.video_llama import VideoLlamaForConditionalGeneration
 
 Slots = Sequence[tuple[str, dict[str, tuple[str, ...]]]]
@@ -23,11 +23,13 @@ Slots = Sequence[tuple[str, dict[str, tuple[str, ...]]]]
 class FactEmbedding(nn.Module):
     """Facts as soft tokens: the sum of a vector for the slot and one for the value of each of its fields.
 
-    A field's vectors are shared by all slots that have it, so that "star" is the same in every colour's slot.
+    A field's vectors are shared by all slots that have it, so that "star" is the same in every colour's slot. They are
+    drawn once and not learned: decoder and Q-Formers can learn the same language at the same time, apart.
     """
 
-    def __init__(self, slots: Slots, width: int, std: float) -> None:
+    def __init__(self, slots: Slots, width: int, std: float, seed: int) -> None:
         super().__init__()
+        draw = torch.Generator().manual_seed(seed)
         fields: dict[tuple[str, tuple[str, ...]], int] = {}
         size = 0
         columns = max(len(values) for _, values in slots)
@@ -39,25 +41,39 @@ class FactEmbedding(nn.Module):
                     size += len(field[1])
                 base[row, column] = fields[field]
         self.register_buffer("base", base, persistent=False)
-        self.slot = nn.Parameter(torch.randn(len(slots), width) * std)
-        self.value = nn.Embedding(size + 1, width, padding_idx=size)
-        nn.init.normal_(self.value.weight, std=std)
-        nn.init.zeros_(self.value.weight[size])
+        self.register_buffer("slot", torch.randn(len(slots), width, generator=draw) * std, persistent=False)
+        value = torch.randn(size + 1, width, generator=draw) * std
+        value[size] = 0
+        self.register_buffer("value", value, persistent=False)
 
     def rows(self, facts: torch.Tensor) -> torch.Tensor:
         """Rows of the value table for facts ``(B, Q, fields)``; the padding row where there is no field."""
-        return torch.where(facts >= 0, self.base + facts, self.value.num_embeddings - 1)
+        return torch.where(facts >= 0, self.base + facts, len(self.value) - 1)
 
     def forward(self, facts: torch.Tensor) -> torch.Tensor:
         """int ``(B, Q, fields)`` (-1: no such field) to ``(B, Q, D)``."""
-        return self.slot + self.value(self.rows(facts)).sum(2)
+        return self.slot + self.value[self.rows(facts)].sum(2)
+
+
+def fact_embeddings(model: VideoLlamaForConditionalGeneration) -> nn.ModuleDict:
+    """The facts of pictures ("video") and of sounds ("sound") as soft tokens of the model's decoder."""
+    width, std = model.config.text_config.hidden_size, model.config.text_config.initializer_range
+    return nn.ModuleDict({
+        "video": FactEmbedding(VIDEO_SLOTS, width, std, 1), "sound": FactEmbedding(SOUND_SLOTS, width, std, 2)
+    })  # fmt: skip
+
+
+def _never_shown() -> torch.Tensor:
+    """bool ``(colours, 1 + shapes)``: pairs held out of training, about which training must not say no either."""
+    return torch.tensor([[shape is not None and is_held_out_pair(shape, colour) for shape in (None, *SHAPES)]
+                         for colour in COLOURS])  # fmt: skip
 
 
 class VisionObjective(nn.Module):
     """The eye from nothing: what is where in single frames, told by the frame Q-Former's queries.
 
     Query ``c`` answers for colour ``c``; the next one for the background, the next for colour shares and brightness;
-    the others carry landmarks, such that their difference between two frames is how the camera moved.
+    the others carry what is needed to see, from two frames, how the camera moved between them.
     """
 
     def __init__(self, model: VideoLlamaForConditionalGeneration) -> None:
@@ -73,7 +89,9 @@ class VisionObjective(nn.Module):
         self.background = nn.Linear(width, len(BACKGROUNDS) + 1)
         self.shares = nn.Linear(width, len(COLOUR_NAMES) + 1)
         self.map = nn.Linear((self.landmarks + 2) * width, 192)
-        self.view = nn.Linear(self.landmarks * width, 3, bias=False)
+        self.mark = nn.Linear(width, 64)
+        self.view = nn.Sequential(nn.Linear(128, 256), nn.GELU(), nn.Linear(256, 3))
+        self.register_buffer("never_shown", _never_shown(), persistent=False)
         self.metrics: dict[str, torch.Tensor] = {}
 
     def forward(self, pixel_values: torch.Tensor, **labels: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -88,7 +106,7 @@ class VisionObjective(nn.Module):
         losses: dict[str, torch.Tensor] = {}
 
         things = states[:, : self.colours]
-        shape_logits = self.shape(things)
+        shape_logits = self.shape(things).masked_fill(self.never_shown, -1e4)
         weight = torch.ones(len(SHAPES) + 1, device=shape_logits.device)
         weight[0] = 0.3
         losses["shape"] = 2 * functional.cross_entropy(shape_logits.flatten(0, 1), flat["shape"].flatten(), weight)
@@ -104,27 +122,28 @@ class VisionObjective(nn.Module):
             self.background(states[:, self.colours]), flat["background"]
         )
         shares = self.shares(states[:, self.colours + 1])
-        losses["shares"] = 0.3 * (
+        losses["shares"] = 0.6 * (
             functional.cross_entropy(shares[:, :-1], flat["shares"])
             + 4 * functional.mse_loss(shares[:, -1], flat["luma"])
         )
         losses["map"] = functional.mse_loss(self.map(states[:, self.colours :].flatten(1)), flat["map"])
 
-        # Landmarks: for every two views of one shot, a linear map of the difference is the camera's way between them.
-        marks = states[:, self.colours + 2 :].flatten(1).unflatten(0, (batch, views))
+        # From any two views of one shot: the camera's way between them, in quarters of the picture.
+        marks = self.mark(states[:, self.colours + 2 :].mean(1)).unflatten(0, (batch, views))
         view = labels["view"]
         first, second = torch.triu_indices(views, views, 1)
         way = view[:, second, :3] - view[:, first, :3]
-        way = torch.cat([way[..., :2], 2 * way[..., 2:]], -1) * 4
-        same = (view[:, first, 3] == view[:, second, 3]) & (way.abs().amax(-1) < 3)
-        guess = self.view(marks[:, second] - marks[:, first])
+        way = torch.cat([way[..., :2], way[..., 2:]], -1) * 4
+        same = (view[:, first, 3] == view[:, second, 3]) & (way.abs().amax(-1) < 2)
         if same.any():
-            losses["view"] = 3 * functional.smooth_l1_loss(guess[same], way[same], beta=0.2)
-            moved = same & (way.abs().amax(-1) > 0.3)
-            if moved.any():
-                axis = way[moved].abs().argmax(-1, keepdim=True)
-                agree = (guess[moved].gather(-1, axis) * way[moved].gather(-1, axis) > 0).float().mean()
-                self.metrics["view_sign"] = agree.detach()
+            guess = self.view(torch.cat([marks[:, first], marks[:, second]], -1)[same])
+            losses["view"] = 3 * functional.smooth_l1_loss(guess, way[same], beta=0.1)
+            large = way[same].abs().amax(-1) > 0.2
+            if large.any():
+                axis = way[same][large].abs().argmax(-1, keepdim=True)
+                right = guess[large].abs().argmax(-1, keepdim=True) == axis
+                right &= guess[large].gather(-1, axis) * way[same][large].gather(-1, axis) > 0
+                self.metrics["view_right"] = right.float().mean()
         with torch.no_grad():
             guess_shape = shape_logits.argmax(-1)
             self.metrics["present"] = ((guess_shape > 0) == there).float().mean()
@@ -176,10 +195,7 @@ class DecoderObjective(nn.Module):
     def __init__(self, model: VideoLlamaForConditionalGeneration, noise: float = 0.25) -> None:
         super().__init__()
         self.model = model
-        width = model.config.text_config.hidden_size
-        std = model.config.text_config.initializer_range
-        self.video_facts = FactEmbedding(VIDEO_SLOTS, width, std)
-        self.sound_facts = FactEmbedding(SOUND_SLOTS, width, std)
+        self.facts = fact_embeddings(model)
         self.noise = noise
         self.metrics: dict[str, torch.Tensor] = {}
 
@@ -200,8 +216,8 @@ class DecoderObjective(nn.Module):
         heard: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """Facts ``(B, Q, fields)``; ``seen`` and ``heard`` bool ``(B,)``; the rest ``(B, L)``."""
-        video = self._noisy(self.video_facts(video_facts[seen])) if seen.any() else None
-        sound = self._noisy(self.sound_facts(sound_facts[heard])) if heard.any() else None
+        video = self._noisy(self.facts["video"](video_facts[seen])) if seen.any() else None
+        sound = self._noisy(self.facts["sound"](sound_facts[heard])) if heard.any() else None
         return _conversation_loss(self, input_ids, attention_mask, labels, video, sound)
 
 
@@ -234,15 +250,13 @@ def _answers_right(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 class AlignmentObjective(nn.Module):
     """The Q-Formers learn to state a clip's facts as the soft tokens that the decoder understands; no decoder pass."""
 
-    def __init__(self, model: VideoLlamaForConditionalGeneration, decoder: DecoderObjective) -> None:
+    def __init__(self, model: VideoLlamaForConditionalGeneration) -> None:
         super().__init__()
         self.model = model
-        self.facts = nn.ModuleDict({"video": decoder.video_facts, "sound": decoder.sound_facts})
-        self.facts.requires_grad_(False)
+        self.facts = fact_embeddings(model)
         width = model.config.text_config.hidden_size
-        self.heads = nn.ModuleDict({
-            kind: nn.Linear(width, facts.value.num_embeddings) for kind, facts in self.facts.items()
-        })  # fmt: skip
+        self.heads = nn.ModuleDict({kind: nn.Linear(width, len(facts.value)) for kind, facts in self.facts.items()})
+        self.register_buffer("never_shown", _never_shown(), persistent=False)
         self.clocks = nn.ModuleDict({kind: nn.Linear(width, 1) for kind in self.facts})
         self.metrics: dict[str, torch.Tensor] = {}
 
@@ -278,32 +292,48 @@ class AlignmentObjective(nn.Module):
         loss = 2 * functional.mse_loss(tokens, target) / target.var()
         logits = self.heads[kind](tokens)
         right, total = {}, {}
-        for row, (_, fields) in enumerate(slots):
+        for row, (name, fields) in enumerate(slots):
             for column, (field, options) in enumerate(fields.items()):
                 base = int(table.base[row, column])
                 part, truth = logits[:, row, base : base + len(options)], facts[:, row, column]
                 asked = torch.ones_like(truth, dtype=torch.bool)
                 if field in ("motion", "appears"):
                     asked = facts[:, row, 0] > 0  # of nothing there is nothing to tell
-                weight = torch.where(truth == 0, 0.3, 1.0) if options[0] == "none" else torch.ones(len(truth))
                 if not asked.any():
                     continue
+                if field == "shape":
+                    part = part.masked_fill(self.never_shown[COLOURS.index(name.split()[1])], -1e4)
+                weight = torch.where(truth == 0, _OF_NOTHING.get(field, 0.3), 1.0)
+                if options[0] not in ("none", "nothing", "past"):
+                    weight = torch.ones(len(truth))
                 each = functional.cross_entropy(part, truth, reduction="none") * weight
-                # Of sixteen slots for things few are filled; times are the last to be learned.
-                share = 0.15 if field in ("shape", "motion", "background") else 0.3
-                loss = loss + each[asked].mean() * (4 * share if field in ("time", "appears", "camera") else share)
+                loss = loss + _SHARE.get(field, 0.3) * each[asked].mean()
                 told = truth > 0
                 if field in ("time", "appears") and told.any():
                     # A time that is nearly right is worth more than one far off, long before it is right.
                     clock = self.clocks[kind](tokens[:, row])[told, 0]
                     loss = loss + 2 * functional.smooth_l1_loss(clock, truth[told] / 8 - 1, beta=0.1)
                 with torch.no_grad():
-                    counted = asked & ((truth > 0) | (options[0] != "none"))
+                    counted = asked & ((truth > 0) | (options[0] not in ("none", "nothing", "past")))
                     key = f"{kind[0]}_{field}"
                     right[key] = right.get(key, 0) + (part.argmax(-1) == truth)[counted].sum()
                     total[key] = total.get(key, 0) + counted.sum()
+                    if field == "camera":
+                        moved = truth > 0
+                        right["v_panned"] = (part.argmax(-1) == truth)[moved].sum()
+                        total["v_panned"] = moved.sum()
         self.metrics.update({key: right[key] / total[key].clamp(min=1) for key in right})
         return loss
+
+
+# Weight of each field in each slot. Of sixteen slots for things few are filled; times and cameras are the last to be
+# learned; a half second is one of sixteen.
+_SHARE = {
+    "shape": 0.15, "motion": 0.15, "background": 0.15, "time": 1.2, "appears": 1.2, "camera": 1.2, "happens": 0.4,
+    "moves": 0.15,
+}  # fmt: skip
+# Weight of "nothing" in fields where it is the commonest value.
+_OF_NOTHING = {"happens": 0.15, "moves": 0.3}
 
 
 class ConversationObjective(nn.Module):

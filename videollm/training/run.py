@@ -74,11 +74,7 @@ def _objective(recipe: Recipe, model: Any, processor: Any) -> tuple[nn.Module, A
     items = world_samples.ClipItems(processor, recipe.turns, recipe.seed, about)
     data = FeatureSamples(recipe.features, items)
     if recipe.stage == "alignment":
-        decoder = DecoderObjective(model)
-        for folder in recipe.start_from:
-            if "decoder" in Path(folder).name:
-                load_parts(decoder, folder, heads=True)
-        return AlignmentObjective(model, decoder), data, conversations
+        return AlignmentObjective(model), data, conversations
     return ConversationObjective(model), data, conversations
 
 

@@ -127,6 +127,45 @@ def _start_well(model: VideoLlamaForConditionalGeneration) -> None:
     table[0, 1:] = torch.cat([rows, columns], -1).flatten(0, 1)
     for embedding in (model.frame_position_embedding, model.audio_position_embedding):
         count, depth = embedding.weight.shape
-        frequency = 1.0 / 200 ** (torch.arange(depth // 2) / (depth // 2))
-        angle = torch.arange(count)[:, None] * frequency
-        embedding.weight.copy_(torch.cat([angle.sin(), angle.cos()], 1) * 0.5)
+        embedding.weight.copy_(_clock(torch.arange(count), depth))
+    _look_around(model)
+
+
+def _clock(places: torch.Tensor, depth: int) -> torch.Tensor:
+    """Sines and cosines of places in time, ``(N,)`` to ``(N, depth)``."""
+    angle = places[:, None] * _frequencies(depth)
+    return torch.cat([angle.sin(), angle.cos()], 1) * 0.7
+
+
+def _frequencies(depth: int) -> torch.Tensor:
+    return 1.5 / 60 ** (torch.arange(depth // 2) / (depth // 2))
+
+
+# Where, in frame positions (quarters of a second) from its own moment, each head of each layer looks at the start.
+_HEADS_LOOK = ((-1, 1, -3, 3), (-1, 1, -6, 6), (0, -2, 2, 0))
+
+
+@torch.no_grad()
+def _look_around(model: VideoLlamaForConditionalGeneration) -> None:
+    """Let each query for a half second start out looking at the frames around it, a head before it, a head after.
+
+    Frames meet in the video Q-Former only, where a change has to be found by comparing what two heads see. A head's
+    query matrix is its key matrix turned by a step in time, so that a query made of the sines and cosines of a
+    place is nearest to the keys of the frame that many places away.
+    """
+    moments = [row for row, (name, _) in enumerate(VIDEO_SLOTS) if name.startswith("at ")]
+    depth = model.config.video_qformer_config.hidden_size
+    heads = model.config.video_qformer_config.num_attention_heads
+    size = depth // heads
+    per_moment = round(0.5 / model.config.frame_position_seconds)
+    places = torch.arange(len(moments)) * per_moment
+    model.video_query_tokens[0, moments] = _clock(places, depth) * 2 + 0.2 * model.video_query_tokens[0, moments]
+    frequency = _frequencies(depth)
+    for layer, steps in zip(model.video_qformer.encoder.layer, _HEADS_LOOK, strict=True):
+        attention = layer.crossattention.attention
+        for head, step in zip(range(heads), steps, strict=True):
+            rows = slice(head * size, (head + 1) * size)
+            sine, cosine = attention.key.weight[rows].chunk(2, dim=1)
+            turn_sin, turn_cos = (frequency * step).sin(), (frequency * step).cos()
+            turned = torch.cat([sine * turn_cos - cosine * turn_sin, sine * turn_sin + cosine * turn_cos], 1)
+            attention.query.weight[rows] = 3.0 * turned
