@@ -14,6 +14,7 @@ from ..errors import ConversionError
 from ..models.imagebind import ImageBindConfig, ImageBindModel
 from ..models.video_llama import VideoLlamaConfig, VideoLlamaForConditionalGeneration
 from .audit import Piece, Plan, Shape, audit
+from .checkpoint import unwrap
 from .keymap import AUDIO_BRANCH, BLIP2, EVA_VIT, LLAMA, VIDEO_BRANCH, Drop, Rule, find, imagebind, under
 
 WHAT: dict[str, str] = {
@@ -162,13 +163,3 @@ def imagebind_state_dict(published: Mapping[str, Any], config: ImageBindConfig) 
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     piece = Piece("imagebind", imagebind(*trunks), {key: tuple(value.shape) for key, value in tensors.items()})
     return {fill.target: fill.make(tensors.__getitem__) for fill in audit([piece], shapes).fills}
-
-
-def unwrap(loaded: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """The tensors of a loaded checkpoint: its ``model`` (or ``state_dict``), or itself."""
-    for name in ("model", "state_dict", "module"):
-        inner = loaded.get(name)
-        if isinstance(inner, Mapping):
-            loaded = inner
-            break
-    return {key: value for key, value in loaded.items() if isinstance(value, torch.Tensor)}

@@ -1,0 +1,156 @@
+"""Foreign weight files, read without running anything that is in them and without holding them in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import pickle
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ..errors import ConversionError
+
+SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+
+# What the readers of torch and of zip raise for bytes that are no checkpoint, or only the first part of one.
+_DAMAGE = (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, SafetensorError)
+
+_TORCH_PICKLE_PROTOCOL = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file of weights holds, without the numbers.
+
+    Attributes:
+        path: the file.
+        shapes: of its tensors, by name.
+        dtypes: likewise.
+        notes: the plain values (numbers, texts, dicts of them) that stand beside the tensors.
+    """
+
+    path: Path
+    shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, torch.dtype]
+    notes: Mapping[str, Any]
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Callable[[str], torch.Tensor]]:
+        """A function from the name of a tensor to the tensor; its numbers are read when they are used.
+
+        Raises:
+            ConversionError: if the file has changed or gone meanwhile.
+        """
+        if self.path.suffix != ".safetensors":
+            tensors, _ = _load(self.path)
+            yield tensors.__getitem__
+            return
+        with _explained(self.path):
+            file = safe_open(self.path, "pt")
+
+        def read(key: str) -> torch.Tensor:
+            with _explained(self.path):
+                return file.get_tensor(key)
+
+        yield read
+
+
+def inspect(path: Path) -> Checkpoint:
+    """Read the names, shapes and notes of a file.
+
+    Args:
+        path: a safetensors file, or one that ``torch.save`` wrote.
+
+    Raises:
+        ConversionError: if it is missing, cut off, something else, or holds code.
+    """
+    if not path.is_file():
+        raise ConversionError(f"there is no file {path}; check the path")
+    head = _head(path)
+    if head.startswith(b"version https://git-lfs"):
+        raise ConversionError(f"{path} is only the address of a large file; fetch it with `git lfs pull`")
+    if head.lstrip()[:1] == b"<":
+        raise ConversionError(f"{path} is a web page, not weights; download the file itself again")
+    if head[:1] == b"\x80" and head[1] > _TORCH_PICKLE_PROTOCOL:
+        raise ConversionError(
+            f"{path} is a pickle that torch did not write: it may hold code and was not opened; use the published file"
+        )
+    if path.suffix == ".safetensors":
+        with _explained(path), safe_open(path, "pt") as file:
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+            shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
+            dtypes = {key: _SAFETENSORS[part.get_dtype()] for key, part in slices.items()}
+        return Checkpoint(path, shapes, dtypes, {})
+    tensors, notes = _load(path)
+    return Checkpoint(
+        path,
+        {key: tuple(value.shape) for key, value in tensors.items()},
+        {key: value.dtype for key, value in tensors.items()},
+        notes,
+    )
+
+
+def unwrap(loaded: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors of a loaded checkpoint: of its ``model`` or ``state_dict``, or its own."""
+    inner = next((loaded[name] for name in ("model", "state_dict") if isinstance(loaded.get(name), Mapping)), loaded)
+    return {key: value for key, value in inner.items() if isinstance(value, torch.Tensor)}
+
+
+_SAFETENSORS = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+
+def _load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    with _explained(path):
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap can only be used" not in str(error):
+                raise
+            # The format of before 2020 cannot be mapped: this one file has to be held as a whole.
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(loaded, Mapping):
+        raise ConversionError(f"{path} holds a {type(loaded).__name__}, not weights by name; give a checkpoint")
+    return unwrap(loaded), {str(key): value for key, value in loaded.items() if not isinstance(value, torch.Tensor)}
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        code = re.search(r"(?:GLOBAL|global:?|function|class)\s+`?([A-Za-z_][\w.]*\.\w+)`?", str(error))
+        if code:
+            raise ConversionError(
+                f"{path} holds code ({code[1]}) beside its weights and was not run; use the published file, or save "
+                f"its tensors alone"
+            ) from error
+        raise ConversionError(_damaged(path, error)) from error
+    except _DAMAGE as error:
+        raise ConversionError(_damaged(path, error)) from error
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # seeking for the end of an archive that is not there
+            raise ConversionError(_damaged(path, error)) from error
+        raise ConversionError(f"{path} cannot be read ({error.strerror or error}); check the file") from error
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    lines = str(error).strip().splitlines() if isinstance(error, RuntimeError | SafetensorError) else []
+    reason = f": {lines[0][:120].rstrip('.')}" if lines else ""
+    return f"{path} ({path.stat().st_size:,} bytes) is damaged or cut off{reason}; download it again"
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(64)
+    except OSError as error:
+        raise ConversionError(f"{path} cannot be read ({error.strerror or error}); check the file") from error
