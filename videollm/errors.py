@@ -8,6 +8,7 @@
     │   └── DecoderCrashedError  the decoding process died
     ├── ConfigError              a configuration file, a flag, a recipe
     ├── ModelNotFoundError       no such model name or folder
+    ├── MemoryPlanError          a model that does not fit the memory at hand
     ├── ConversionError          published weights that cannot become a model
     ├── ChatError                a question or a conversation
     │   ├── EmptyQuestionError
@@ -55,6 +56,10 @@ class ModelNotFoundError(VideoLLMError):
 
 class ConversionError(VideoLLMError):
     """Published weights that cannot become a model: a file missing, damaged, of another kind or of another size."""
+
+
+class MemoryPlanError(VideoLLMError):
+    """A model that, by its plan, does not fit the memory at hand; the message has the numbers and what would fit."""
 
 
 class ChatError(VideoLLMError):

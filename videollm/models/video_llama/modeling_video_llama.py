@@ -286,8 +286,10 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
                     f"clip its run of placeholders, and each run its clip"
                 )
             if features is not None and given:
-                rows = features.flatten(0, 1).to(inputs_embeds.dtype)
-                inputs_embeds = inputs_embeds.masked_scatter(places.unsqueeze(-1), rows)
+                # The encoders may be on another device than the decoder.
+                rows = features.flatten(0, 1).to(inputs_embeds)
+                places = places.unsqueeze(-1).to(inputs_embeds.device)
+                inputs_embeds = inputs_embeds.masked_scatter(places, rows)
         return inputs_embeds
 
     def forward(
@@ -475,7 +477,7 @@ def _encode_real_rows(
     mask = mask.bool()
     real = encode(values[mask])
     states = real.new_zeros((clips, rows, *real.shape[1:]))
-    states[mask] = real
+    states[mask.to(real.device)] = real
     return states
 
 
