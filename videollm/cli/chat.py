@@ -25,6 +25,7 @@ from videollm.errors import ConfigError, EmptyQuestionError, MediaNotFoundError,
 if TYPE_CHECKING:
     from videollm.chat.session import Answer, ChatSession
     from videollm.clips import Clip
+    from videollm.models.memory import MemoryPlan
 
 TINY_NOTICE = (
     "tiny was trained only on drawn shapes and synthetic sounds; of other videos it tells simple attributes, "
@@ -55,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ask", metavar="TEXT", help="the question, where it could be taken for a file")
     parser.add_argument("--model", default="tiny", metavar="NAME|DIR", help="default: the embedded tiny")
     parser.add_argument("--bits", type=int, choices=(4, 8), help="quantise the language model")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, ...; default: the best there is")
+    parser.add_argument(
+        "--device", help="cpu, cuda, cuda:1, mps, ...; two, as in cuda:0,cuda:1: of the encoders and of the decoder"
+    )
     parser.add_argument("--decoder", choices=("pyav", "decord"), default="pyav", help="what reads video files")
     parser.add_argument("--frames", type=int, metavar="N", help="look at N frames of a clip at most")
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="cut answers after N tokens")
@@ -159,12 +162,21 @@ def start(args: argparse.Namespace) -> ChatSession:
     from videollm.chat.session import ChatSession
     from videollm.models.hub import load
 
-    model, processor = load(args.model, device=args.device, bits=args.bits)
+    device, device_map = args.device, None
+    if device is not None and "," in device:
+        encoders, _, decoder = device.partition(",")
+        device, device_map = None, {"encoders": encoders.strip(), "decoder": decoder.strip()}
+    model, processor = load(args.model, device=device, bits=args.bits, device_map=device_map, announce=say_plan)
     table = model.config.max_frame_positions
     if args.frames is not None and args.frames > table:
         raise ConfigError(f"--frames {args.frames} is more than the {table} frames this model looks at; use fewer")
     processor.frame_sampling = with_frames(processor.frame_sampling, args.frames)
     return ChatSession(model, processor, max_new_tokens=args.max_new_tokens, decoder=args.decoder)
+
+
+def say_plan(plan: MemoryPlan) -> None:
+    """Says what a large model will take, before the wait for it begins."""
+    print("\n".join(("memory plan:", *(f"  {line}" for line in plan.lines()))), file=sys.stderr, flush=True)
 
 
 class Conversation:
