@@ -47,16 +47,24 @@ def test_a_sharded_folder(model, processor, tmp_path: Path) -> None:
     assert "cannot be read" in check_folder(tmp_path).problems[0]
 
 
+@pytest.mark.parametrize("used", [False, True])
 @pytest.mark.parametrize("bits", [4, 8])
-def test_a_folder_that_was_saved_quantised(folder: Path, tmp_path_factory, bits: int) -> None:
+def test_a_folder_that_was_saved_quantised(folder: Path, tmp_path_factory, bits: int, used: bool) -> None:
     pytest.importorskip("bitsandbytes")
     model, processor = hub.load(folder, device="cpu", bits=bits)
     saved = tmp_path_factory.mktemp("quantised")
+    ids = torch.full((1, 5), 9)
+    with torch.inference_mode():
+        if used:
+            model(input_ids=ids)
     model.save_pretrained(saved)
     processor.save_pretrained(saved)
     found = check_folder(saved)
     assert found.problems == () and found.bits == bits
     assert found.parameters == check_folder(folder).parameters
+    with torch.inference_mode():
+        again, _ = hub.load(saved, device="cpu")
+        torch.testing.assert_close(again(input_ids=ids).logits, model(input_ids=ids).logits, atol=0.05, rtol=0.05)
     layer = "language_model.model.layers.0.mlp.up_proj"
     beside = f"{layer}.weight.absmax" if bits == 4 else f"{layer}.SCB"
 

@@ -111,7 +111,7 @@ def compare(
         held, kind = found[name]
         expected, kinds = shape, _FLOATS
         if name in packed and bits is not None:
-            beside, expected, kinds = _packed(name, shape, bits)
+            beside, expected, kinds = _packed(name, shape, bits, nested=f"{name}.nested_absmax" in found)
             for other, other_shape in beside.items():
                 if other not in found:
                     missing.append(other)
@@ -130,8 +130,11 @@ def compare(
     ]
 
 
-def _packed(name: str, shape: Shape, bits: int) -> tuple[dict[str, Shape | None], Shape, frozenset[str]]:
-    """How bitsandbytes saves a weight: the tensors beside it, its own shape, its kinds of numbers."""
+def _packed(name: str, shape: Shape, bits: int, nested: bool) -> tuple[dict[str, Shape | None], Shape, frozenset[str]]:
+    """How bitsandbytes saves a weight: the tensors beside it, its own shape, its kinds of numbers.
+
+    A model that was used on a CPU before it was saved may have lost the second quantisation, that of the scales.
+    """
     layer = name.removesuffix(".weight")
     if bits == 8:
         return {f"{layer}.SCB": (shape[0],)}, shape, frozenset({"I8"})
@@ -139,11 +142,12 @@ def _packed(name: str, shape: Shape, bits: int) -> tuple[dict[str, Shape | None]
     scales = math.ceil(count / memory.BLOCK)
     beside: dict[str, Shape | None] = {
         f"{name}.absmax": (scales,),
-        f"{name}.nested_absmax": (math.ceil(scales / memory.SCALES_BLOCK),),
-        f"{name}.nested_quant_map": (256,),
         f"{name}.quant_map": (16,),
         f"{name}.quant_state.bitsandbytes__nf4": None,
     }
+    if nested:
+        beside[f"{name}.nested_absmax"] = (math.ceil(scales / memory.SCALES_BLOCK),)
+        beside[f"{name}.nested_quant_map"] = (256,)
     return beside, (math.ceil(count / 2), 1), frozenset({"U8"})
 
 

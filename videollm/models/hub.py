@@ -190,9 +190,21 @@ def load(
             raise ModelNotFoundError(
                 f"the model in {folder} is incomplete: {len(keys)} {what} weights, e.g. {keys[0]}; save it again"
             )
+    if bits == 4:
+        _keep_uneven_layers_unpacked(model)
     if "device_map" not in options and place.type != "cpu":
         model = model.to(place)
     return model.eval(), processor
+
+
+def _keep_uneven_layers_unpacked(model: Any) -> None:
+    """On a CPU with AVX512-BF16 bitsandbytes packs 4-bit layers anew when they are first used: 32 rows to a piece, and
+    whole blocks of 64 in a row. Layers of another size would fail there; they are computed as on other CPUs.
+    """
+    for module in model.modules():
+        uneven = getattr(module, "out_features", 0) % 32 or getattr(module, "in_features", 0) % 64
+        if uneven and hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def placement(config: VideoLlamaConfig, devices: Mapping[str, Any]) -> dict[str, str]:

@@ -211,16 +211,16 @@ def weights_of(model: nn.Module) -> list[Weight]:
 def parts_of(weights: Iterable[Weight], precision: Precision) -> tuple[Part, ...]:
     """Weights by part, in the order in which a clip passes them."""
     homes = {name: part for part, names in _PARTS for name in names}
-    order: list[tuple[str, Side]] = [(part, "encoders") for part, _ in _PARTS]
-    order += [("decoder: linear layers", "decoder"), ("decoder: the rest", "decoder")]
-    sums = {name: [0, 0] for name, _ in order}
+    sides: dict[str, Side] = dict.fromkeys((part for part, _ in _PARTS), "encoders")
+    sides |= {"decoder: linear layers": "decoder", "decoder: the rest": "decoder"}
+    sums = {name: [0, 0] for name in sides}
     for weight in weights:
         part = homes.get(weight.name.split(".")[0])
         if part is None:
             part = "decoder: linear layers" if weight.quantised else "decoder: the rest"
         sums[part][0] += math.prod(weight.shape)
         sums[part][1] += weight.bytes(precision)
-    return tuple(Part(name, side, *sums[name]) for name, side in order if sums[name][0])
+    return tuple(Part(name, side, *sums[name]) for name, side in sides.items() if sums[name][0])
 
 
 def plan(
