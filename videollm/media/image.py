@@ -135,6 +135,8 @@ def read_animation(source: SourceFile, picture_format: str, sampling: FrameSampl
         MediaUnreadableError: no frame can be read.
         MediaLimitError: too long, or no memory.
     """
+    from PIL import Image
+
     picture = open_picture(source, picture_format)
     lengths: list[float] = []
     notes: list[str] = []
@@ -152,11 +154,14 @@ def read_animation(source: SourceFile, picture_format: str, sampling: FrameSampl
     times = np.concatenate([[0.0], np.cumsum(lengths)])
     check_duration(source, float(times[-1]))
     chosen = sampling.indices(times[:-1], float(times[-1]))
-    size = fit_size(picture.size, len(chosen), source.limits.pixel_bytes)
+    squash_px = sampling.squash_px
+    asked = (squash_px, squash_px) if squash_px else picture.size
+    size = fit_size(asked, len(chosen), source.limits.pixel_bytes)
+    scaler = Image.Resampling.BILINEAR if squash_px else Image.Resampling.BICUBIC
     picture = open_picture(source, picture_format)
     pixels = []
     for index in chosen.tolist():
         picture.seek(index)
         shown = picture.convert("RGBA")
-        pixels.append(on_white(np.asarray(shown if shown.size == size else shown.resize(size))))
+        pixels.append(on_white(np.asarray(shown if shown.size == size else shown.resize(size, scaler))))
     return Frames(np.stack(pixels), times[:-1][chosen], float(times[-1])), notes

@@ -119,18 +119,23 @@ class FrameSampling:
         frames: how many, for "uniform".
         rate_hz: how many a second, for "rate".
         max_frames: the most, for "rate".
+        squash_px: None leaves frames at their own size; a number squashes them, while they are decoded, to a square of
+            so many pixels with the decoder's bilinear scaler, whatever their shape: as published.
     """
 
     strategy: Literal["uniform", "rate"] = "uniform"
     frames: int = 8
     rate_hz: float = 4.0
     max_frames: int = 32
+    squash_px: int | None = None
 
     def __post_init__(self) -> None:
         if self.strategy not in ("uniform", "rate"):
             raise ValueError(f"frame sampling strategy must be uniform or rate, found {self.strategy!r}")
         if self.frames < 1 or self.max_frames < 1 or not (math.isfinite(self.rate_hz) and self.rate_hz > 0):
             raise ValueError(f"frame sampling needs positive numbers, found {self}")
+        if self.squash_px is not None and self.squash_px < 1:
+            raise ValueError(f"frames can be squashed to at least 1 pixel, found {self.squash_px}")
 
     def choose(self, times_seconds: np.ndarray | None, duration_seconds: float) -> np.ndarray:
         """The seconds wanted, float64 (n,), increasing; the frame on screen at each is the answer.

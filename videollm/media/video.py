@@ -27,11 +27,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
 from typing import Any, Literal
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.filter import Graph
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Discard
 from av.video.frame import VideoFrame
@@ -283,18 +286,25 @@ def _all_frames(container: InputContainer, stream: VideoStream, decoding: _Decod
     yield from decoding.feed(None)
 
 
+_TICK = Fraction(1, 1000)
+"""A scale filter wants to know how long a tick is; nothing depends on it."""
+
+
 class Painter:
     """Turns decoded frames into upright RGB with square pixels, all of one size.
 
     Args:
         count: how many frames there will be; together they stay within limits.pixel_bytes, smaller if need be.
         aspect: width / height of a stored pixel.
+        squash_px: see `FrameSampling`.
     """
 
-    def __init__(self, source: SourceFile, count: int, aspect: float) -> None:
+    def __init__(self, source: SourceFile, count: int, aspect: float, squash_px: int | None = None) -> None:
         self._source = source
         self._count = count
         self._aspect = aspect
+        self._squash_px = squash_px
+        self._squasher: tuple[tuple[int, int, str], Graph] | None = None
         self._reformatter = VideoReformatter()
         self._size: tuple[int, int] | None = None
         self._matrix: tuple[bool, bool, bool] | None = None
@@ -312,8 +322,9 @@ class Painter:
             shown = display_size(frame.width, frame.height, self._aspect)
             check_pixels(self._source, *shown)
             self.full_size = shown
-            self._size = fit_size(shown, self._count, self._source.limits.pixel_bytes)
-            self.shrunk = self._size != shown
+            asked = (self._squash_px, self._squash_px) if self._squash_px else shown
+            self._size = fit_size(asked, self._count, self._source.limits.pixel_bytes)
+            self.shrunk = self._size != asked
             self._matrix = orientation(frame)
         width, height = self._size
         if (width, height) == (frame.width, frame.height):
@@ -321,10 +332,14 @@ class Painter:
         else:
             scaler = Interpolation.AREA if width * height < frame.width * frame.height else Interpolation.BICUBIC
         transparent = frame.format.name.startswith(("rgba", "bgra", "argb", "abgr", "yuva", "ya", "gbrap", "pal8"))
+        colours = "rgba" if transparent else "rgb24"
         try:
-            pixels = self._reformatter.reformat(
-                frame, width, height, "rgba" if transparent else "rgb24", interpolation=scaler, threads=1
-            ).to_ndarray()
+            if self._squash_px:
+                pixels = self._squash(frame, colours)
+            else:
+                pixels = self._reformatter.reformat(
+                    frame, width, height, colours, interpolation=scaler, threads=1
+                ).to_ndarray()
         except av.MemoryError:
             raise memory_error(self._source) from None
         except (av.FFmpegError, ValueError) as error:
@@ -336,6 +351,25 @@ class Painter:
             pixels = on_white(pixels)
         assert self._matrix is not None
         return turn_upright(pixels, self._matrix)
+
+    def _squash(self, frame: VideoFrame, colours: str) -> np.ndarray:
+        """Scaled and turned into RGB in one step by FFmpeg's scale filter, which is what decord does, bit for bit."""
+        kind = (frame.width, frame.height, frame.format.name)
+        if self._squasher is None or self._squasher[0] != kind:
+            assert self._size is not None
+            graph = Graph()
+            steps = [
+                graph.add_buffer(width=kind[0], height=kind[1], format=frame.format, time_base=_TICK),
+                graph.add("scale", f"{self._size[0]}:{self._size[1]}:flags=bilinear"),
+                graph.add("format", colours),
+                graph.add("buffersink"),
+            ]
+            for step, following in pairwise(steps):
+                step.link_to(following)
+            graph.configure()
+            self._squasher = kind, graph
+        self._squasher[1].push(frame)
+        return self._squasher[1].vpull().to_ndarray()
 
 
 def fit_size(size: tuple[int, int], count: int, budget_bytes: int) -> tuple[int, int]:
@@ -543,7 +577,10 @@ def read_frames(
         MediaLimitError: too many pixels, or no memory.
     """
     chosen = sampling.indices(table.seconds, table.end_seconds)
-    got, notes = _read_chosen(source, container_format, table, chosen, aspect, plan, jump_packets, seek_packets)
+    squash_px = sampling.squash_px
+    got, notes = _read_chosen(
+        source, container_format, table, chosen, aspect, plan, jump_packets, seek_packets, squash_px
+    )
     if len(got) < len(chosen) and table.packet is not None:
         # The packets promise frames that the decoder does not give (damage): choose again among those it gives.
         promised = len(table.seconds)
@@ -555,7 +592,7 @@ def read_frames(
             )
         table = replace(table, seconds=seconds[visible], pts=numbers[visible], packet=None)
         chosen = sampling.indices(table.seconds, table.end_seconds)
-        got, notes = _read_chosen(source, container_format, table, chosen, aspect, "one pass")
+        got, notes = _read_chosen(source, container_format, table, chosen, aspect, "one pass", squash_px=squash_px)
         if len(table.seconds) < promised:
             notes.append(left_out(promised - len(table.seconds), "picture", f"of {promised}"))
     elif table.damaged:
@@ -576,9 +613,10 @@ def _read_chosen(
     plan: PLAN = "auto",
     jump_packets: int = JUMP_PACKETS,
     seek_packets: int = SEEK_PACKETS,
+    squash_px: int | None = None,
 ) -> tuple[dict[int, np.ndarray], list[str]]:
     """RGB pictures by ticks, and notes."""
-    painter = Painter(source, len(chosen), aspect)
+    painter = Painter(source, len(chosen), aspect, squash_px)
     got: dict[int, np.ndarray] = {}
 
     def keep(pts: int, frame: VideoFrame) -> None:
@@ -663,9 +701,10 @@ def read_frames_with_decord(
     if turn[1] != turn[2]:
         raise refuse("its pictures are mirrored")
     decord.logging.set_level(decord.logging.ERROR)
+    size = {} if sampling.squash_px is None else {"width": sampling.squash_px, "height": sampling.squash_px}
     try:
         with _stderr_held_back():
-            reader = decord.VideoReader(f"/proc/self/fd/{source.handle.fileno()}", num_threads=1)
+            reader = decord.VideoReader(f"/proc/self/fd/{source.handle.fileno()}", num_threads=1, **size)
             stamps = np.asarray(reader.get_frame_timestamp(np.arange(len(reader))), np.float64)[:, 0] - origin_seconds
     except Exception as error:  # decord raises its own class and RuntimeError for everything
         raise refuse(_first_line(error)) from None
