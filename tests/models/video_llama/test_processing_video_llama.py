@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
-from tests.models.conftest import make_clip, small_processor
+from tests.models.conftest import SENTENCES, make_clip, small_processor
+from videollm.data.world_samples import answer_labels
 from videollm.messages import MediaPart, Message, TextPart, ToolResultPart, assistant, system, user
 from videollm.models.video_llama import MediaSpan, VideoLlamaProcessor
 from videollm.models.video_llama.chat_templates import DEMO_SYSTEM
+from videollm.models.video_llama.llama_tokenizer import llama_tokenizer
+from videollm.models.video_llama.processing_video_llama import IGNORED
+from videollm.models.video_llama.tiny_tokenizer import build_tiny_tokenizer
+
+KEPT_TOKENIZER = Path(__file__).parents[2] / "parity" / "data" / "video_llama" / "golden" / "tokenizer.model"
 
 
 def test_spans_stand_where_the_placeholders_are(processor, clips, config) -> None:
@@ -149,7 +157,7 @@ def test_saved_and_loaded(processor, clips, tmp_path) -> None:
 
 
 def test_unknown_template(config, tokenizer) -> None:
-    with pytest.raises(ValueError, match="no chat template 'x'; choose one of llama_2_chat, tiny, vicuna_v0"):
+    with pytest.raises(ValueError, match="no chat template 'x'; choose one of llama_2_chat, own, tiny, vicuna_v0"):
         VideoLlamaProcessor.for_model(config, tokenizer, template="x")
 
 
@@ -223,3 +231,158 @@ def test_placeholders_are_free_standing_spans(published) -> None:
     clip = make_clip("x", frames=2, segments=0, seed=9)
     (span,) = published["vicuna_v0"].render([user("?", [MediaPart("x")])], {"x": clip}).media
     assert isinstance(span, MediaSpan) and span.length == 6
+
+
+# ---- what is learned
+
+
+def learned_text(processor, prompt) -> str:
+    return processor.tokenizer.decode([label for label in prompt.labels if label != IGNORED])
+
+
+def test_labels_are_answers_and_their_ends(processor, clips, tokenizer) -> None:
+    messages = [
+        user("what is there?", [MediaPart("long")]), assistant("a red ball"), user("sure?"), assistant("yes", [33, 34]),
+    ]  # fmt: skip
+    prompt = processor.render_for_training(messages, clips)
+    assert prompt.input_ids == processor.render(messages, clips, add_generation_prompt=False).input_ids
+    end = tokenizer.eos_token_id
+    first = tokenizer("a red ball", add_special_tokens=False)["input_ids"]
+    assert [label for label in prompt.labels if label != IGNORED] == [*first, end, 33, 34, end]
+    assert all(label in (IGNORED, token) for label, token in zip(prompt.labels, prompt.input_ids, strict=True))
+    # The same as the rule that tiny is trained by.
+    assert prompt.labels == answer_labels(prompt.input_ids, processor)
+
+
+def test_cut_for_training(processor, clips) -> None:
+    messages = [user("what is there?", [MediaPart("silent")]), assistant("a red ball moves left")]
+    whole = processor.render_for_training(messages, clips)
+    cut = processor.render_for_training(messages, clips, max_tokens=len(whole.input_ids) - 2)
+    assert cut.input_ids == whole.input_ids[:-2] and cut.labels == whole.labels[:-2]
+    few = processor.render_for_training(messages, clips, max_learned_tokens=2)
+    assert sum(label != IGNORED for label in few.labels) == 2 and few.labels == whole.labels[: len(few.labels)]
+    assert processor.render_for_training(messages, clips, max_learned_tokens=999) == whole
+    with pytest.raises(ValueError, match="a cut after 4 tokens goes through a clip's placeholders"):
+        processor.render_for_training(messages, clips, max_tokens=4)
+
+
+def test_frames_shown_to_one_branch(processor, clips, config) -> None:
+    messages = [user("what?", [MediaPart("long")]), assistant("a ball")]
+    for branch, length in (("video", 6), ("audio", 3)):
+        (span,) = processor.render_for_training(messages, clips, branch=branch).media
+        assert (span.kind, span.length) == (branch, length)
+    deaf = small_processor(config, processor.tokenizer)
+    deaf.num_audio_query_tokens = 0
+    with pytest.raises(ValueError, match="the audio branch, but the model has none"):
+        deaf.render_for_training(messages, clips, branch="audio")
+
+
+def test_labels_in_a_batch(processor) -> None:
+    batch = processor.collate_prompts([[5, 6, 7], [5]], "right", labels=[[IGNORED, 6, 7], [5]])
+    assert batch["labels"].tolist() == [[IGNORED, 6, 7], [5, IGNORED, IGNORED]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def test_published_dialogues_to_learn(published, clips) -> None:
+    """One blank before the question, other line breaks than in a chat, and pictures wherever the words have them."""
+    messages = [user("What is it?", [MediaPart("silent")]), assistant("A dog."), user("Sure?"), assistant("Yes.")]
+    text = published["vicuna_v0"].prompt_text(messages, clips, False, "dialogue")
+    opening = f"<Video><ImageHere></Video> {SECONDS}What is it?"
+    wanted = f"<s>\n\n###Human: {opening}\n###Assistant: A dog.\n###Human: Sure?\n###Assistant: Yes.\n###"
+    assert text == wanted
+    text = published["llama_2_chat"].prompt_text(messages, clips, False, "dialogue")
+    wanted = f"<s>[INST] <<SYS>>\n \n<</SYS>>\n\n{opening} [/INST] A dog. </s><s>[INST] Sure? [/INST] Yes. </s>"
+    assert text == wanted
+    still, words = MediaPart("still", "image"), TextPart("What?")
+    for parts, wanted in (
+        ((still, words), "<Image><ImageHere></Image>\nWhat?"),
+        ((words, still), "What?\n<Image><ImageHere></Image>"),
+        ((TextPart("What? "), still), "What? <Image><ImageHere></Image>"),
+    ):
+        text = published["vicuna_v0"].prompt_text([Message("user", parts)], clips, True, "dialogue")
+        assert text == f"<s>\n\n###Human: {wanted}\n###Assistant:"
+
+
+def test_published_captions_to_learn(published, clips) -> None:
+    still = MediaPart("still", "image")
+    asked, bare = [user("Describe it.", [still]), assistant("A dog.")], [user("", [still]), assistant("a dog")]
+    for name, wanted in (
+        ("vicuna_v0", "<s>###Human: <Image><ImageHere></Image> Describe it. ###Assistant: A dog.###"),
+        (
+            "llama_2_chat",
+            "<s>[INST] <<SYS>>\n \n<</SYS>>\n\n<Image><ImageHere></Image> Describe it. [/INST] A dog.</s>",
+        ),
+    ):
+        assert published[name].prompt_text(asked, clips, False, "caption").replace("\0", "") == wanted
+        assert published[name].prompt_text(bare, clips, False, "caption") == "<s><ImageHere>a dog\n"
+
+
+# ---- decoders with a chat template of their own
+
+
+CHATML = """\
+{%- if messages[0].role != 'system' %}{{ '<|im_start|>system\nBe kind.<|im_end|>\n' }}{% endif %}
+{%- for message in messages %}
+    {{- '<|im_start|>' + message['role'] + '\n' + message['content'] | trim + '<|im_end|>' + '\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}
+"""
+
+
+@pytest.fixture(scope="module")
+def newer():
+    """A tokenizer as newer decoders have it: no first token, its own chat template, several special tokens."""
+    tokenizer = build_tiny_tokenizer(SENTENCES, 400)
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def test_a_tokenizer_with_its_own_chat_template(config, newer, clips, tmp_path) -> None:
+    processor = VideoLlamaProcessor.for_model(config, newer, template="own")
+    messages = [user("What is it?", [MediaPart("silent")]), assistant("a ball"), user("Sure?")]
+    opening = (
+        f"<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n<Video><ImageHere></Video> {SECONDS} What is it?"
+    )
+    wanted = f"{opening}<|im_end|>\n<|im_start|>assistant\na ball<|im_end|>\n<|im_start|>user\nSure?<|im_end|>\n"
+    assert processor.prompt_text(messages, clips) == f"{wanted}<|im_start|>assistant\n"
+    prompt = processor.render(messages, clips)
+    assert [span.kind for span in prompt.media] == ["video"]
+    # It stops at its own word, and learns its own answers.
+    start, end = newer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+    assert processor.stop_sequences == [(end,)]
+    assert prompt.input_ids.count(start) == 5 and prompt.input_ids.count(end) == 4
+    learned = learned_text(processor, processor.render_for_training(messages[:2], clips))
+    assert learned == "a ball<|im_end|>\n"
+    # Generated ids are put in as they are, and prompts stay prefixes of each other.
+    one = processor.render(messages[:1], clips).input_ids
+    two = processor.render([messages[0], assistant("x", [77, 78]), user("<|im_end|>")], clips).input_ids
+    assert two[: len(one) + 3] == [*one, 77, 78, end]
+    assert two.count(end) == 4, "the user's words are words"
+    processor.save_pretrained(tmp_path)
+    loaded = VideoLlamaProcessor.from_pretrained(tmp_path)
+    assert loaded.chat_template == CHATML
+    assert loaded.render(messages, clips) == prompt
+
+
+def test_a_template_that_looks_ahead_says_not_what_is_learned(config, newer, clips) -> None:
+    processor = VideoLlamaProcessor.for_model(config, newer, template="own")
+    processor.chat_template = "{{ messages | length }}" + CHATML
+    with pytest.raises(ValueError, match="changes with later turns"):
+        processor.render_for_training([user("a"), assistant("b"), user("c"), assistant("d")], clips)
+    processor.chat_template = None
+    with pytest.raises(ValueError, match="no chat template; make it with"):
+        processor.render([user("a")], clips)
+
+
+def test_no_template_at_all(config, tokenizer) -> None:
+    with pytest.raises(ValueError, match="this tokenizer has no chat template; choose one of llama_2_chat"):
+        VideoLlamaProcessor.for_model(config, tokenizer, template="own")
+
+
+def test_what_ends_an_answer(processor, published, config) -> None:
+    assert processor.stop_sequences == published["llama_2_chat"].stop_sequences == []  # the end token alone
+    tokenizer = llama_tokenizer(KEPT_TOKENIZER)
+    vicuna = VideoLlamaProcessor.for_model(config, tokenizer, template="vicuna_v0")
+    alone, first, second = tokenizer.convert_tokens_to_ids(["\u2581###", "##", "#"])
+    assert vicuna.stop_sequences == [(alone,), (first, second)]

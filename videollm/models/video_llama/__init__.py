@@ -10,7 +10,7 @@ from .configuration_video_llama import VideoLlamaConfig
 from .feature_extraction_video_llama import VideoLlamaFeatureExtractor
 from .image_processing_video_llama import VideoLlamaImageProcessor
 from .modeling_video_llama import VideoLlamaForConditionalGeneration
-from .processing_video_llama import MediaSpan, RenderedPrompt, VideoLlamaProcessor
+from .processing_video_llama import MediaSpan, RenderedPrompt, TrainingPrompt, VideoLlamaProcessor
 
 AutoConfig.register(VideoLlamaConfig.model_type, VideoLlamaConfig, exist_ok=True)
 AutoModelForCausalLM.register(VideoLlamaConfig, VideoLlamaForConditionalGeneration, exist_ok=True)
@@ -22,6 +22,7 @@ AutoProcessor.register(VideoLlamaConfig, VideoLlamaProcessor, exist_ok=True)
 __all__ = [
     "MediaSpan",
     "RenderedPrompt",
+    "TrainingPrompt",
     "VideoLlamaConfig",
     "VideoLlamaFeatureExtractor",
     "VideoLlamaForConditionalGeneration",

@@ -1,16 +1,21 @@
 """The chat templates: the only place where the words around a conversation are written.
 
-A template is given ``messages`` whose text and media are already replaced by marks, one for each stretch that is
-tokenised by itself, so that nothing in a user's words can act as template or as special token:
+A template is given ``messages`` whose text and media are already replaced by marks, one for each stretch, so that
+nothing in a user's words can act as template or as special token:
 
 * ``message.role`` and ``message.content``, a list of parts;
-* a text part has ``type: "text"``, ``text`` and ``generated`` (true where the token ids of a generated answer go);
+* a text part has ``type: "text"``, ``text``, ``generated`` (true where the token ids of a generated answer go) and
+  ``spaced`` (true where the words begin or end with a blank of their own);
 * a media part has ``type`` (image, video, audio), ``video`` and ``audio`` (marks; empty where there is nothing to see
   or to hear) and ``seconds`` (one number a frame);
-* ``time_sentence`` says whether the seconds are also to be written out in words.
+* ``time_sentence`` says whether the seconds are also to be written out in words;
+* ``form`` says what the conversation is for: ``"chat"``, or to learn from, ``"dialogue"`` or ``"caption"``, which the
+  published models were shown in other words than they are asked in;
+* ``cut`` may be written anywhere: what follows it is tokenised apart from what stands before it.
 
-Turn by turn a rendered conversation must be a prefix of the longer one, with the generation prompt in the place of the
-answer's opening; `VideoLlamaProcessor.render` relies on it.
+What stands in ``{% generation %}`` is what is learned of a conversation (a template without it: the answers and what
+ends them). Turn by turn a rendered chat must be a prefix of the longer one, with the generation prompt in the place of
+the answer's opening; `VideoLlamaProcessor.render` relies on it.
 """
 
 from __future__ import annotations
@@ -42,40 +47,46 @@ DEMO_SYSTEM = (
     "explain your answers in detail."
 )
 
-# What a media item says in the published prompts, and which system text goes with it: none where a video is heard. The
-# runs of blanks are the published ones, too. Without a system message the first user's media decide, so that a clip
-# that is added later does not change the beginning.
-_PUBLISHED_PARTS = (
-    """\
+# What a media item says in the published prompts. The runs of blanks are the published ones, too. In training nothing
+# followed a picture, and a video's question came directly after the seconds; in a chat there is one blank more.
+_MEDIA = """\
 {%- macro show(part) %}
     {%- if part.video and part.audio %}
         {{- 'Close your eyes, open your ears and you imagine only based on the sound that: ' + part.audio + '.' }}
         {{- ' ' * 17 + 'Close your ears, open your eyes and you see that <Video>' + part.video + '</Video>.' }}
         {{- ' ' * 18 + 'Now answer my question based on what you have just seen and heard.' }}
-    {%- elif part.audio %}
+    {%- elif part.audio and part.type == 'audio' %}
         {{- 'Close your eyes, open your ears and you imagine only based on the sound that: ' + part.audio + '.' }}
     {%- elif part.type == 'image' %}
-        {{- '<Image>' + part.video + '</Image> ' }}
+        {{- '<Image>' + part.video + part.audio + '</Image>' + (' ' if form == 'chat' else '') }}
     {%- else %}
-        {{- '<Video>' + part.video + '</Video> ' }}
-        {%- if time_sentence and part.seconds %}
+        {{- '<Video>' + part.video + part.audio + '</Video> ' }}
+        {%- if time_sentence and part.seconds and form != 'caption' %}
             {{- 'The video contains ' ~ (part.seconds | length) ~ ' frames sampled at ' }}
             {{- (part.seconds | join(', ')) + ' seconds. ' }}
         {%- endif %}
     {%- endif %}
 {%- endmacro %}
 {%- macro say(message) %}
-    {%- set say_ns = namespace(joint='') %}
+    {%- set ns = namespace(before=none) %}
     {%- for part in message.content %}
-        {%- if part.type == 'text' %}
-            {{- say_ns.joint + part.text }}
-            {%- set say_ns.joint = '\\n' %}
-        {%- else %}
-            {{- say_ns.joint + show(part) }}
-            {%- set say_ns.joint = ' ' %}
+        {%- set kind = 'text' if part.type == 'text' else 'image' if part.type == 'image' else 'clip' %}
+        {%- if ns.before is none or (part.spaced and form != 'chat') or ns.before == 'spaced' %}
+        {%- elif form == 'chat' %}
+            {{- '\\n' if ns.before == 'text' else ' ' }}
+        {%- elif ns.before != 'clip' or kind != 'text' %}
+            {{- ' ' if form == 'caption' else '\\n' }}
         {%- endif %}
+        {{- part.text if kind == 'text' else show(part) }}
+        {%- set ns.before = 'spaced' if part.spaced and form != 'chat' else kind %}
     {%- endfor %}
 {%- endmacro %}
+"""
+
+# Which system text goes with a chat: none where a video is heard. Without a system message the first user's media
+# decide, so that a clip that is added later does not change the beginning.
+_SYSTEM = (
+    """\
 {%- set ns = namespace(system=none, heard=false, first=true) %}
 {%- for message in messages %}
     {%- if message.role == 'system' and ns.system is none %}
@@ -87,44 +98,105 @@ _PUBLISHED_PARTS = (
         {%- endfor %}
     {%- endif %}
 {%- endfor %}
-{%- if ns.system is none %}{% set ns.system = '' if ns.heard else '"""
+{%- if ns.system is none and form == 'chat' %}{% set ns.system = '' if ns.heard else '"""
     + DEMO_SYSTEM
     + """' %}{% endif %}
 """
 )
 
+# A caption is learned directly behind its clip, closed by a line break; or, where the user asks for it in words, as the
+# answer to them. Its own tokens are cut from those before it.
+_CAPTION = """\
+{%- if form == 'caption' %}
+    {%- set asked = namespace(by=false) %}
+    {{- bos_token }}
+    {%- for message in messages %}
+        {%- if message.role == 'user' %}
+            {%- for part in message.content if part.type == 'text' %}
+                {%- set asked.by = true %}
+            {%- endfor %}
+            {%- if asked.by %}
+                {{- opening + say(message) + closing }}
+            {%- else %}
+                {%- for part in message.content %}{{ part.video + part.audio }}{% endfor %}
+            {%- endif %}
+        {%- elif message.role == 'assistant' %}
+            {{- cut }}
+            {%- generation %}{{ say(message) + (end if asked.by else '\\n') }}{% endgeneration %}
+        {%- endif %}
+    {%- endfor %}
+{%- else %}
+"""
+
 VICUNA_V0 = (
-    _PUBLISHED_PARTS
+    _MEDIA
+    + _SYSTEM
+    + "{%- set opening, closing, end = '###Human: ', ' ###Assistant: ', '###' %}\n"
+    + _CAPTION
     + """\
-{{- bos_token + ns.system + '###' }}
-{%- for message in messages %}
-    {%- if message.role == 'user' %}
-        {{- 'Human: ' + say(message) + '###' }}
-    {%- elif message.role == 'assistant' %}
-        {{- 'Assistant:' + ('' if message.content and message.content[0].generated else ' ') + say(message) + '###' }}
+    {%- set line = '' if form == 'chat' else '\\n' %}
+    {{- bos_token + (ns.system or '') + ('###' if form == 'chat' else '\\n\\n') }}
+    {%- for message in messages %}
+        {%- if message.role == 'user' %}
+            {%- if form == 'chat' %}
+                {{- 'Human: ' + say(message) + '###' }}
+            {%- else %}
+                {%- generation %}{{ '###' }}{% endgeneration %}
+                {{- 'Human: ' + say(message) + '\\n' }}
+            {%- endif %}
+        {%- elif message.role == 'assistant' %}
+            {%- set blank = '' if message.content and message.content[0].generated else ' ' %}
+            {%- if form == 'chat' %}
+                {{- 'Assistant:' }}
+                {%- generation %}{{ blank + say(message) + '###' }}{% endgeneration %}
+            {%- else %}
+                {%- generation %}{{ '###Assistant:' + blank + say(message) + '\\n' }}{% endgeneration %}
+            {%- endif %}
+        {%- endif %}
+    {%- endfor %}
+    {%- if add_generation_prompt %}
+        {{- 'Assistant:' if form == 'chat' else '###Assistant:' }}
+    {%- elif form != 'chat' %}
+        {%- generation %}{{ '###' }}{% endgeneration %}
     {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}
+{%- endif %}
 """
 )
-"""Of the published models on Vicuna v0 (and the Chinese ones)."""
+"""Of the published models on Vicuna v0 (and the Chinese ones). In dialogues to learn from, every ``###`` is learned."""
 
 LLAMA_2_CHAT = (
-    _PUBLISHED_PARTS
+    _MEDIA
+    + _SYSTEM
     + """\
-{%- set turn = namespace(first=true) %}
-{%- for message in messages %}
-    {%- if message.role == 'user' %}
-        {{- bos_token + '[INST] ' }}
-        {%- if turn.first %}{{ '<<SYS>>\\n' + ns.system + '\\n<</SYS>>\\n\\n' }}{% set turn.first = false %}{% endif %}
-        {{- say(message) + ' [/INST]' }}
-    {%- elif message.role == 'assistant' %}
-        {{- ('' if message.content and message.content[0].generated else ' ') + say(message) }}
-        {{- ('' if message.content and message.content[0].generated else ' ') + eos_token }}
-    {%- endif %}
-{%- endfor %}
+{%- set opening = '[INST] <<SYS>>\\n \\n<</SYS>>\\n\\n' %}
+{%- set closing, end = ' [/INST] ', eos_token %}
+"""
+    + _CAPTION
+    + """\
+    {%- set turn = namespace(first=true) %}
+    {%- for message in messages %}
+        {%- if message.role == 'user' %}
+            {{- bos_token + '[INST] ' }}
+            {%- if turn.first %}
+                {{- '<<SYS>>\\n' + (' ' if ns.system is none else ns.system) + '\\n<</SYS>>\\n\\n' }}
+                {%- set turn.first = false %}
+            {%- endif %}
+            {{- say(message) + ' [/INST]' }}
+        {%- elif message.role == 'assistant' %}
+            {%- set blank = '' if message.content and message.content[0].generated else ' ' %}
+            {%- generation %}{{ blank + say(message) + blank + eos_token }}{% endgeneration %}
+        {%- endif %}
+    {%- endfor %}
+{%- endif %}
 """
 )
 """Of the published models on Llama-2-chat."""
 
+MEDIA_IN_WORDS = _MEDIA + "{{- say(messages[0]) }}"
+"""What one message says, for decoders whose tokenizer carries a chat template that knows words only."""
+
+OWN = "own"
+"""The template that a tokenizer carries."""
+
+PUBLISHED = ("vicuna_v0", "llama_2_chat")
 TEMPLATES = {"tiny": TINY, "vicuna_v0": VICUNA_V0, "llama_2_chat": LLAMA_2_CHAT}

@@ -7,21 +7,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from ...clips import Clip, Frames, Waveform
-from ...messages import MediaPart, Message, TextPart
-from .chat_templates import TEMPLATES
+from ...messages import MediaPart, Message, TextPart, assistant, user
+from .chat_templates import MEDIA_IN_WORDS, OWN, PUBLISHED, TEMPLATES
 from .configuration_video_llama import VideoLlamaConfig
 from .feature_extraction_video_llama import VideoLlamaFeatureExtractor
 from .image_processing_video_llama import VideoLlamaImageProcessor
+from .llama_tokenizer import as_published as published_tokenizer
 
-_MARK = re.compile("\x00(\\d+)\x00")
+_MARK = re.compile("\x00(\\d*)\x00")
+_CUT = "\x00\x00"
+_LEARNED = re.compile(r"{%-?\s*generation\s*-?%}")
+
+IGNORED = -100
+"""The label of a token that nothing is to be learned from."""
+
+Form = Literal["chat", "dialogue", "caption"]
+TrainingForm = Literal["dialogue", "caption"]
+Branch = Literal["video", "audio"]
 
 
 @dataclass(frozen=True)
@@ -49,12 +61,29 @@ class RenderedPrompt:
 
 
 @dataclass(frozen=True)
+class TrainingPrompt(RenderedPrompt):
+    """A conversation to learn from.
+
+    Attributes:
+        labels: as many as ``input_ids``: the id where it is to be learned, otherwise `IGNORED`.
+    """
+
+    labels: list[int]
+
+
+@dataclass(frozen=True)
 class _Stretch:
-    """What a mark in a rendered template stands for: words, the ids of an answer, or a run of placeholders."""
+    """Part of a rendered conversation: words, the ids of an answer, a run of placeholders, or a cut between words.
+
+    ``learned`` has a byte for each character of ``text``, or one for all ids: 1 where it is to be learned.
+    """
 
     text: str = ""
     token_ids: tuple[int, ...] | None = None
     span: MediaSpan | None = None
+    is_cut: bool = False
+    from_user: bool = False
+    learned: bytes = b""
 
 
 class VideoLlamaProcessor(ProcessorMixin):
@@ -69,6 +98,8 @@ class VideoLlamaProcessor(ProcessorMixin):
         time_sentence: also write the seconds of the frames into the prompt.
         separate_text: tokenise the user's words apart from the template's, so that prompts are exact prefixes of each
             other. The published models were trained on text tokenised in one piece between media: False there.
+        words_only_template: the chat template is one that came with a decoder and knows no media: what a message says
+            and shows is put into words before it.
     """
 
     def __init__(
@@ -87,6 +118,7 @@ class VideoLlamaProcessor(ProcessorMixin):
         audio_token: str = "<ImageHere>",
         time_sentence: bool = True,
         separate_text: bool = False,
+        words_only_template: bool = False,
     ) -> None:
         super().__init__(image_processor, feature_extractor, tokenizer, chat_template=chat_template)
         self.frame_sampling = dict(frame_sampling or {"strategy": "uniform", "frames": 8})
@@ -102,6 +134,7 @@ class VideoLlamaProcessor(ProcessorMixin):
         self.audio_token = audio_token
         self.time_sentence = time_sentence
         self.separate_text = separate_text
+        self.words_only_template = words_only_template
 
     @classmethod
     def for_model(
@@ -118,24 +151,32 @@ class VideoLlamaProcessor(ProcessorMixin):
 
         Args:
             config: the model's.
-            tokenizer: the decoder's.
-            template: a name in `chat_templates.TEMPLATES`.
+            tokenizer: the decoder's. With a published template it is given the published tokenisation.
+            template: a name in `chat_templates.TEMPLATES`; or ``"own"``: that of the tokenizer, for newer decoders.
             as_published: reproduce the published preprocessing, its slips included.
             segment_seconds: length of a segment of sound.
             options: further arguments of the class.
 
         Raises:
-            ValueError: for an unknown template.
+            ValueError: for an unknown template, or one's own where the tokenizer has none.
         """
-        if template not in TEMPLATES:
-            raise ValueError(f"no chat template {template!r}; choose one of {', '.join(sorted(TEMPLATES))}")
+        if template not in (OWN, *TEMPLATES):
+            raise ValueError(f"no chat template {template!r}; choose one of {', '.join(sorted((OWN, *TEMPLATES)))}")
+        if template == OWN and not getattr(tokenizer, "chat_template", None):
+            raise ValueError(f"this tokenizer has no chat template; choose one of {', '.join(sorted(TEMPLATES))}")
+        if template in PUBLISHED:
+            tokenizer = published_tokenizer(tokenizer)
+        if as_published:
+            size = config.vision_config.image_size
+            options.setdefault("frame_sampling", {"strategy": "uniform", "frames": 8, "squash_px": size})
         audio = config.audio_config
         shape = {} if audio is None else {"num_mel_bins": audio.num_mel_bins, "target_length": audio.target_length}
         return cls(
             VideoLlamaImageProcessor(size=config.vision_config.image_size, as_published=as_published),
             VideoLlamaFeatureExtractor(segment_seconds=segment_seconds, as_published=as_published, **shape),
             tokenizer,
-            chat_template=TEMPLATES[template],
+            chat_template=tokenizer.chat_template if template == OWN else TEMPLATES[template],
+            words_only_template=template == OWN,
             video_token_id=config.video_token_id,
             audio_token_id=config.audio_token_id,
             num_video_query_tokens=config.num_video_query_tokens,
@@ -179,8 +220,16 @@ class VideoLlamaProcessor(ProcessorMixin):
 
     # ---- words
 
-    def _stretches(self, messages: Sequence[Message], clips: Mapping[str, Clip], generation: bool) -> list[_Stretch]:
-        """The conversation cut into stretches that are tokenised each by itself."""
+    def _stretches(
+        self,
+        messages: Sequence[Message],
+        clips: Mapping[str, Clip],
+        generation: bool,
+        form: Form = "chat",
+        branch: Branch | None = None,
+        learned: bool = False,
+    ) -> list[_Stretch]:
+        """The conversation cut into stretches of words, ids and media; ``learned`` says whether to look at those."""
         marked: list[_Stretch] = []
 
         def mark(stretch: _Stretch) -> str:
@@ -188,27 +237,86 @@ class VideoLlamaProcessor(ProcessorMixin):
             return f"\x00{len(marked) - 1}\x00"
 
         conversation = [
-            {"role": message.role, "content": [self._describe(part, clips, mark) for part in message.parts]}
+            {"role": message.role, "content": [self._describe(part, clips, mark, branch) for part in message.parts]}
             for message in messages
         ]
-        rendered = self.tokenizer.apply_chat_template(
-            conversation,
-            chat_template=self.chat_template,
-            tokenize=False,
-            add_generation_prompt=generation,
-            time_sentence=self.time_sentence,
-        )
-        pieces = _MARK.split(rendered)
-        stretches = [_Stretch(text=pieces[0])]
-        for index, literal in zip(pieces[1::2], pieces[2::2], strict=True):
-            stretches += [marked[int(index)], _Stretch(text=literal)]
-        return stretches
+        rendered, spans = self._fill_in(conversation, generation, form, learned)
+        flags = bytearray(len(rendered))
+        for start, end in spans:
+            flags[start:end] = b"\x01" * (end - start)
+        stretches: list[_Stretch] = []
+        place = 0
+        for found in _MARK.finditer(rendered):
+            stretches.append(_Stretch(rendered[place : found.start()], learned=bytes(flags[place : found.start()])))
+            place = found.end()
+            if not found[1]:
+                stretches.append(_Stretch(is_cut=True))
+                continue
+            one = marked[int(found[1])]
+            flag = bytes(flags[found.start() : found.start() + 1])
+            count = 1 if one.token_ids is not None else len(one.text)
+            stretches.append(replace(one, from_user=True, learned=flag * count))
+        return [*stretches, _Stretch(rendered[place:], learned=bytes(flags[place:]))]
 
-    def _describe(self, part: Any, clips: Mapping[str, Clip], mark: Any) -> dict[str, Any]:
+    def _fill_in(
+        self, conversation: list[dict[str, Any]], generation: bool, form: Form, learned: bool
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """The conversation in the words of the template, and from where to where it is to be learned (characters)."""
+        variables = {
+            **self.tokenizer.special_tokens_map,
+            "time_sentence": self.time_sentence,
+            "form": form,
+            "cut": _CUT,
+        }
+        template = self.chat_template
+        if not template:
+            raise ValueError("this processor has no chat template; make it with VideoLlamaProcessor.for_model")
+        if self.words_only_template:
+            said = render_jinja_template(
+                [[message] for message in conversation], chat_template=MEDIA_IN_WORDS, **variables
+            )
+            conversation = [
+                {"role": message["role"], "content": words}
+                for message, words in zip(conversation, said[0], strict=True)
+            ]
+
+        def write(
+            messages: list[dict[str, Any]], prompt: bool, track: bool = False
+        ) -> tuple[str, list[tuple[int, int]]]:
+            # Typed by the library as one string; it is the texts and, for each, where its generation blocks are.
+            written: Any = render_jinja_template(
+                [messages],
+                chat_template=template,
+                add_generation_prompt=prompt,
+                return_assistant_tokens_mask=track,
+                **variables,
+            )
+            texts, spans = written
+            return texts[0], spans[0] if track else []
+
+        if not learned:
+            return write(conversation, generation)
+        if _LEARNED.search(template):
+            return write(conversation, generation, track=True)
+        whole, _ = write(conversation, generation)
+        spans = []
+        for index, message in enumerate(conversation):
+            if message["role"] == "assistant":
+                before, after = write(conversation[:index], True)[0], write(conversation[: index + 1], False)[0]
+                if not (after.startswith(before) and whole.startswith(after)):
+                    raise ValueError(
+                        "what this chat template writes changes with later turns, so that it is not known which words "
+                        "are an answer's; put its answers in {% generation %}"
+                    )
+                spans.append((len(before), len(after)))
+        return whole, spans
+
+    def _describe(self, part: Any, clips: Mapping[str, Clip], mark: Any, branch: Branch | None) -> dict[str, Any]:
         """A part of a message as a template sees it."""
         if isinstance(part, TextPart):
             stretch = _Stretch(text=part.text, token_ids=part.token_ids)
-            return {"type": "text", "text": mark(stretch), "generated": part.token_ids is not None}
+            spaced = part.text[:1].isspace() or part.text[-1:].isspace()
+            return {"type": "text", "text": mark(stretch), "generated": part.token_ids is not None, "spaced": spaced}
         if not isinstance(part, MediaPart):
             raise ValueError(f"this model's chat template cannot show a {part.type} part; show text and media only")
         if part.clip not in clips:
@@ -218,10 +326,12 @@ class VideoLlamaProcessor(ProcessorMixin):
         video = audio = ""
         seconds: list[float] = []
         if clip.frames is not None and part.type != "audio":
-            span = MediaSpan("video", part.clip, 0, self.num_video_query_tokens)
-            video = mark(_Stretch(span=span))
             seconds = [round(float(second), 1) for second in clip.frames.seconds]
-        if clip.waveforms and part.type != "image" and self.num_audio_query_tokens:
+            if branch == "audio":
+                audio = mark(_Stretch(span=MediaSpan("audio", part.clip, 0, self.num_audio_query_tokens)))
+            else:
+                video = mark(_Stretch(span=MediaSpan("video", part.clip, 0, self.num_video_query_tokens)))
+        if clip.waveforms and part.type != "image" and self.num_audio_query_tokens and branch is None:
             audio = mark(_Stretch(span=MediaSpan("audio", part.clip, 0, self.num_audio_query_tokens)))
         if not video and not audio:
             have = " and ".join(["frames"] * (clip.frames is not None) + ["sound"] * bool(clip.waveforms))
@@ -230,21 +340,53 @@ class VideoLlamaProcessor(ProcessorMixin):
                 f"{'and' if self.num_audio_query_tokens else 'and the model has no ear: it'} gives nothing to the model"
             )
         kind = "image" if part.type == "video" and clip.kind == "image" else part.type
+        kind = "audio" if clip.frames is None else kind
         return {"type": kind, "video": video, "audio": audio, "seconds": seconds}
 
     def prompt_text(
-        self, messages: Sequence[Message], clips: Mapping[str, Clip], add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Message],
+        clips: Mapping[str, Clip],
+        add_generation_prompt: bool = True,
+        form: Form = "chat",
+        branch: Branch | None = None,
     ) -> str:
-        """The prompt as one string for reading, each clip written as one placeholder."""
+        """The prompt as one string for reading, each clip written as one placeholder; for the rest see `render`."""
         placeholder = {"video": self.video_token, "audio": self.audio_token}
         return "".join(
             stretch.text if stretch.span is None else placeholder[stretch.span.kind]
-            for stretch in self._stretches(messages, clips, add_generation_prompt)
+            for stretch in self._stretches(messages, clips, add_generation_prompt, form, branch)
         )
 
-    def _tokenise(self, text: str, words: bool) -> list[int]:
-        """Ids of a stretch of text; in a user's words the names of special tokens are just words."""
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=words)["input_ids"]
+    @cached_property
+    def stop_sequences(self) -> list[tuple[int, ...]]:
+        """Ids that end an answer besides the end token: the words with which the template closes one.
+
+        The same words are other ids at the start of a stretch than behind a word; both ways are listed.
+        """
+        answer = _Stretch(token_ids=(0,))
+        stretches = self._stretches([user("?"), assistant("", answer.token_ids)], {}, False)
+        place = next(index for index, stretch in enumerate(stretches) if stretch.token_ids is not None)
+        closing = stretches[place + 1].text.strip()
+        if not closing:
+            return []
+        word, behind = self._tokenise("a", words=False)[0], self._tokenise("a" + closing, words=False)[0]
+        ways = [self._tokenise(closing, words=False)[0]]
+        if behind[: len(word)] == word:
+            ways.append(behind[len(word) :])
+        # The end token is named by the model's config, where it can be changed.
+        return [ids for ids in dict.fromkeys(map(tuple, ways)) if ids and ids != (self.tokenizer.eos_token_id,)]
+
+    def _tokenise(self, text: str, words: bool, learned: bytes | None = None) -> tuple[list[int], list[bool]]:
+        """Ids of a stretch of text, and which are learned; in a user's words the names of special tokens are words."""
+        encoded = self.tokenizer(
+            text, add_special_tokens=False, split_special_tokens=words, return_offsets_mapping=learned is not None
+        )
+        ids = encoded["input_ids"]
+        if learned is None:
+            return ids, [False] * len(ids)
+        # A token belongs to its last character: the blank that a word carries in front may be the template's.
+        return ids, [bool(learned[max(end - 1, 0)]) for _, end in encoded["offset_mapping"]]
 
     def render(
         self, messages: Sequence[Message], clips: Mapping[str, Clip], add_generation_prompt: bool = True
@@ -262,59 +404,125 @@ class VideoLlamaProcessor(ProcessorMixin):
         Raises:
             ValueError: for a clip that is missing or has nothing for this model, or a part that cannot be shown.
         """
+        ids, spans, _ = self._encode(self._stretches(messages, clips, add_generation_prompt), labels=False)
+        return RenderedPrompt(ids, spans)
+
+    def render_for_training(
+        self,
+        messages: Sequence[Message],
+        clips: Mapping[str, Clip],
+        form: TrainingForm = "dialogue",
+        branch: Branch | None = None,
+        max_tokens: int | None = None,
+        max_learned_tokens: int | None = None,
+    ) -> TrainingPrompt:
+        """A conversation as token ids and the labels of what is to be learned of it.
+
+        Args:
+            messages: questions and answers.
+            clips: the clips that messages name.
+            form: ``"dialogue"`` to learn answers, ``"caption"`` to learn what is said of one clip, with or without a
+                question. Only the published templates tell the two apart.
+            branch: ``"video"`` or ``"audio"`` shows the frames of clips, and no sound, to that branch alone. The
+                published audio branch was trained so: frames, seen by ImageBind, stand in for the sound.
+            max_tokens: cut the end of what is longer.
+            max_learned_tokens: cut where so many tokens are learned, as captions were.
+
+        Raises:
+            ValueError: as `render`; or if the cut would go through a clip.
+
+        Source: the published training code of Video-LLaMA: which tokens its masks leave.
+        """
+        if branch == "audio" and not self.num_audio_query_tokens:
+            raise ValueError("the frames are to be shown to the audio branch, but the model has none")
+        stretches = self._stretches(messages, clips, False, form, branch, learned=True)
+        ids, spans, learned = self._encode(stretches, labels=True)
+        end = len(ids) if max_tokens is None else max_tokens
+        if max_learned_tokens is not None:
+            places = [place for place, flag in enumerate(learned) if flag]
+            end = min([end, *places[max_learned_tokens : max_learned_tokens + 1]])
+        if any(span.start + span.length > end for span in spans):
+            raise ValueError(f"a cut after {end} tokens goes through a clip's placeholders; allow more tokens")
+        labels = [token if flag else IGNORED for token, flag in zip(ids, learned, strict=True)]
+        return TrainingPrompt(ids[:end], spans, labels[:end])
+
+    def _encode(
+        self, stretches: Sequence[_Stretch], labels: bool
+    ) -> tuple[list[int], tuple[MediaSpan, ...], list[bool]]:
+        """Ids, where the media are, and which ids are to be learned (looked at only for ``labels``)."""
         specials = self.tokenizer.all_special_tokens
         ids: list[int] = []
+        learned: list[bool] = []
         spans: list[MediaSpan] = []
-        joined = ""
+        joined, joined_learned = "", b""
+
+        def put(text: str, flags: bytes, words: bool) -> None:
+            found, kept = self._tokenise(text, words, flags if labels else None)
+            ids.extend(found)
+            learned.extend(kept)
 
         def flush() -> None:
-            nonlocal joined
+            nonlocal joined, joined_learned
             if joined:
-                ids.extend(self._tokenise(joined, words=False))
-                joined = ""
+                put(joined, joined_learned, words=False)
+                joined, joined_learned = "", b""
 
-        for index, stretch in enumerate(self._stretches(messages, clips, add_generation_prompt)):
-            from_user = index % 2 == 1
+        for stretch in stretches:
             if stretch.span is not None:
                 flush()
                 token = self.video_token_id if stretch.span.kind == "video" else self.audio_token_id
                 spans.append(MediaSpan(stretch.span.kind, stretch.span.clip, len(ids), stretch.span.length))
                 ids += [token] * stretch.span.length
+                learned += [False] * stretch.span.length
             elif stretch.token_ids is not None:
                 flush()
                 ids += stretch.token_ids
-            elif from_user and (self.separate_text or any(special in stretch.text for special in specials)):
+                learned += [bool(stretch.learned[0])] * len(stretch.token_ids)
+            elif stretch.is_cut:
                 flush()
-                ids += self._tokenise(stretch.text, words=True)
-            elif self.separate_text:
-                ids += self._tokenise(stretch.text, words=False) if stretch.text else []
+            elif stretch.from_user and (self.separate_text or any(special in stretch.text for special in specials)):
+                flush()
+                put(stretch.text, stretch.learned, words=True)
+            elif self.separate_text and stretch.text:
+                put(stretch.text, stretch.learned, words=False)
             else:
                 joined += stretch.text
+                joined_learned += stretch.learned
         flush()
-        return RenderedPrompt(ids, tuple(spans))
+        return ids, tuple(spans), learned
 
     # ---- batches
 
-    def collate_prompts(self, prompts: Sequence[Sequence[int]], padding: str = "left") -> dict[str, torch.Tensor]:
+    def collate_prompts(
+        self,
+        prompts: Sequence[Sequence[int]],
+        padding: str = "left",
+        labels: Sequence[Sequence[int]] | None = None,
+    ) -> dict[str, torch.Tensor]:
         """Pad ids to one length.
 
         Args:
             prompts: token ids, B rows.
             padding: ``"left"`` to generate, ``"right"`` to train.
+            labels: as long as the prompts, row by row.
 
         Returns:
-            ``input_ids`` and ``attention_mask``, int64 ``(B, L)``.
+            ``input_ids`` and ``attention_mask``, int64 ``(B, L)``; and ``labels``, likewise, where they are given.
         """
         if padding not in ("left", "right"):
             raise ValueError(f"padding is 'left' or 'right', found {padding!r}")
         longest = max(map(len, prompts))
         input_ids = torch.full((len(prompts), longest), self.tokenizer.pad_token_id, dtype=torch.long)
         attention_mask = torch.zeros_like(input_ids)
+        targets = torch.full_like(input_ids, IGNORED)
         for row, ids in enumerate(prompts):
             place = slice(longest - len(ids), longest) if padding == "left" else slice(0, len(ids))
             input_ids[row, place] = torch.tensor(ids, dtype=torch.long)
             attention_mask[row, place] = 1
-        return {"input_ids": input_ids, "attention_mask": attention_mask}
+            if labels is not None:
+                targets[row, place] = torch.tensor(labels[row], dtype=torch.long)
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask}
+        return batch if labels is None else {**batch, "labels": targets}
 
     def collate_media(
         self, videos: Sequence[tuple[torch.Tensor, torch.Tensor]], sounds: Sequence[tuple[torch.Tensor, torch.Tensor]]
