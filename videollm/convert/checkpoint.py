@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
+import json
 import pickle
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,10 +84,10 @@ def inspect(path: Path) -> Checkpoint:
             f"{path} is a pickle that torch did not write: it may hold code and was not opened; use the published file"
         )
     if path.suffix == ".safetensors":
-        with _explained(path), safe_open(path, "pt") as file:
-            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-            shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
-            dtypes = {key: _SAFETENSORS[part.get_dtype()] for key, part in slices.items()}
+        with _explained(path):
+            entries = _safetensors_header(path)
+            shapes = {key: tuple(entry["shape"]) for key, entry in entries.items()}
+            dtypes = {key: _SAFETENSORS[entry["dtype"]] for key, entry in entries.items()}
         return Checkpoint(path, shapes, dtypes, {})
     tensors, notes = _load(path)
     return Checkpoint(
@@ -94,6 +96,46 @@ def inspect(path: Path) -> Checkpoint:
         {key: value.dtype for key, value in tensors.items()},
         notes,
     )
+
+
+@dataclass
+class Source:
+    """A file that takes part in a conversion.
+
+    Attributes:
+        label: how it is called.
+        kind: what it is.
+        checkpoint: what is in it.
+    """
+
+    label: str
+    kind: str
+    checkpoint: Checkpoint
+
+
+def without(
+    sources: Sequence[Source], drop: Sequence[str]
+) -> tuple[dict[str, dict[str, tuple[int, ...]]], dict[str, list[str]]]:
+    """The shapes of each file without the keys that the user leaves out; and those keys.
+
+    Args:
+        sources: the files.
+        drop: patterns of keys; ``*`` is anything.
+
+    Raises:
+        ConversionError: for a pattern that matches nothing.
+    """
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    left_out: dict[str, list[str]] = {}
+    for source in sources:
+        keys = source.checkpoint.shapes
+        gone = {key for key in keys if any(fnmatch.fnmatchcase(key, pattern) for pattern in drop)}
+        shapes[source.label] = {key: tuple(shape) for key, shape in keys.items() if key not in gone}
+        left_out[source.label] = sorted(gone)
+    for pattern in drop:
+        if not any(fnmatch.fnmatchcase(key, pattern) for keys in left_out.values() for key in keys):
+            raise ConversionError(f"--drop {pattern!r} matches no key; take it back")
+    return shapes, left_out
 
 
 def unwrap(loaded: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -106,6 +148,20 @@ _SAFETENSORS = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
+
+
+def _safetensors_header(path: Path) -> dict[str, Any]:
+    """What a file says of its tensors; without the library, which would map all of it into memory for that."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            raise ValueError("the header is cut off")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    if 8 + length + end != path.stat().st_size:
+        raise ValueError("the tensors are cut off")
+    return header
 
 
 def _load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -135,6 +191,11 @@ def _explained(path: Path) -> Iterator[None]:
             ) from error
         raise ConversionError(_damaged(path, error)) from error
     except _DAMAGE as error:
+        if "mmap" in str(error):
+            raise ConversionError(
+                f"{path} ({path.stat().st_size:,} bytes) cannot be mapped into this machine's memory; add swap space, "
+                f"or use a machine with more memory"
+            ) from error
         raise ConversionError(_damaged(path, error)) from error
     except OSError as error:
         if error.errno == errno.EINVAL:  # seeking for the end of an archive that is not there

@@ -104,6 +104,7 @@ def _pattern(source: str) -> re.Pattern[str]:
 
 _COMPUTED_POSITIONS = "a constant (0, 1, 2, ...) that is computed"
 _COMPUTED_ROTATION = "rotation frequencies, computed from the decoder's config"
+_CAUSAL_MASK = "a constant (the causal mask) that is computed"
 _LOGIT_SCALE = "a constant, kept in the config"
 
 EVA_VIT: tuple[Rule, ...] = (
@@ -165,14 +166,33 @@ def _trunk(modality: str) -> tuple[Rule, ...]:
         Take(f"{preprocessor}rgbt_stem.norm_layer.{{p}}", f"{ours}stem_layernorm.{{p}}"),
         Take(f"{preprocessor}pos_embedding_helper.pos_embed", f"{ours}position_embedding"),
         Take(f"{trunk}pre_transformer_layer.0.{{p}}", f"{ours}pre_layernorm.{{p}}"),
+        *_blocks(trunk, ours),
+        Take(f"modality_heads.{modality}.0.{{p}}", f"{ours}head_layernorm.{{p}}"),
+        Take(f"modality_heads.{modality}.2.weight", f"{ours}head_projection.weight"),
+        Drop(f"modality_postprocessors.{modality}.1.log_logit_scale", _LOGIT_SCALE),
+    )
+
+
+def _text_trunk() -> tuple[Rule, ...]:
+    preprocessor, trunk = "modality_preprocessors.text.", "modality_trunks.text."
+    return (
+        Take(f"{preprocessor}token_embedding.weight", "text_model.token_embedding.weight"),
+        Take(f"{preprocessor}pos_embed", "text_model.position_embedding"),
+        Drop(f"{preprocessor}mask", _CAUSAL_MASK),
+        *_blocks(trunk, "text_model."),
+        Take("modality_heads.text.proj.0.{p}", "text_model.head_layernorm.{p}"),
+        Take("modality_heads.text.proj.1.weight", "text_model.head_projection.weight"),
+        Take("modality_postprocessors.text.1.log_logit_scale", "text_model.log_logit_scale"),
+    )
+
+
+def _blocks(trunk: str, ours: str) -> tuple[Rule, ...]:
+    return (
         Take(f"{trunk}blocks.{{n}}.attn.in_proj_{{p}}", f"{ours}blocks.{{n}}.attn.in_proj.{{p}}"),
         Take(f"{trunk}blocks.{{n}}.attn.out_proj.{{p}}", f"{ours}blocks.{{n}}.attn.out_proj.{{p}}"),
         Take(f"{trunk}blocks.{{n}}.attn.bias_{{kv}}", f"{ours}blocks.{{n}}.attn.bias_{{kv}}"),
         Take(f"{trunk}blocks.{{n}}.norm_{{n1}}.{{p}}", f"{ours}blocks.{{n}}.norm_{{n1}}.{{p}}"),
         Take(f"{trunk}blocks.{{n}}.mlp.{{fc}}.{{p}}", f"{ours}blocks.{{n}}.mlp.{{fc}}.{{p}}"),
-        Take(f"modality_heads.{modality}.0.{{p}}", f"{ours}head_layernorm.{{p}}"),
-        Take(f"modality_heads.{modality}.2.weight", f"{ours}head_projection.weight"),
-        Drop(f"modality_postprocessors.{modality}.1.log_logit_scale", _LOGIT_SCALE),
     )
 
 
@@ -182,7 +202,7 @@ def _without(modality: str, reason: str) -> tuple[Rule, ...]:
 
 
 def imagebind(*trunks: str) -> tuple[Rule, ...]:
-    """The file ``imagebind_huge.pth``, of which these trunks are wanted: of ``"audio"``, ``"vision"``."""
+    """The file ``imagebind_huge.pth``, of which these trunks are wanted: ``"audio"``, ``"vision"``, ``"text"``."""
     reasons = {
         "audio": "a trunk that this model has no use for",
         "vision": "sees in the place of the ear while the published audio branch is trained; unused when it answers",
@@ -193,7 +213,10 @@ def imagebind(*trunks: str) -> tuple[Rule, ...]:
     }
     rules: tuple[Rule, ...] = ()
     for modality, reason in reasons.items():
-        rules += _trunk(modality) if modality in trunks else _without(modality, reason)
+        if modality not in trunks:
+            rules += _without(modality, reason)
+        else:
+            rules += _text_trunk() if modality == "text" else _trunk(modality)
     return rules
 
 
@@ -201,7 +224,7 @@ _COPIES: tuple[Rule, ...] = (
     Drop("{q}.bert.embeddings.position_ids", _COMPUTED_POSITIONS),
     Drop("llama_model.model.layers.{n}.self_attn.rotary_emb.inv_freq", _COMPUTED_ROTATION),
     Drop("audio_encoder.modality_postprocessors.{m}.1.log_logit_scale", _LOGIT_SCALE),
-    Drop("audio_encoder.modality_preprocessors.text.mask", "a constant (the causal mask) that is computed"),
+    Drop("audio_encoder.modality_preprocessors.text.mask", _CAUSAL_MASK),
 )
 """Buffers of other parts that the published trainer saved along with a branch."""
 

@@ -139,8 +139,9 @@ _BUNDLE_FILES = ["*.pth", "*.json", "*.model", "*.bin", "*.safetensors"]
 
 
 def cache_folder() -> Path:
-    """Where downloads and checksums are kept: ``$XDG_CACHE_HOME/videollm``, by default ``~/.cache/videollm``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "videollm"
+    """Where downloads and checksums are kept: ``$VIDEOLLM_CACHE``, by default ``videollm`` in the user's cache."""
+    own = os.environ.get("VIDEOLLM_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "videollm"
 
 
 def fetch(name: str, say: Callable[[str], None]) -> list[Path]:
@@ -159,9 +160,10 @@ def fetch(name: str, say: Callable[[str], None]) -> list[Path]:
     if name not in DOWNLOADS:
         raise ConversionError(f"no download {name!r}; there are {', '.join(DOWNLOADS)}")
     wanted = DOWNLOADS[name]
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import constants, hf_hub_download, snapshot_download
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # each attempt to reach the network would be told
     eye = [FILES[file] for file in _VISION]
     ear = [FILES["imagebind_huge.pth"]] if any(FILES[file].kind == "audio_branch" for file in wanted.files) else []
     try:

@@ -5,46 +5,29 @@ Source: Zhang et al., "Video-LLaMA" (2023) and its released checkpoints; BLIP-2 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers.models.auto.tokenization_auto import AutoTokenizer
 
-from ..errors import ConversionError
-from ..models.imagebind import ImageBindConfig, ImageBindModel
-from ..models.video_llama import VideoLlamaConfig, VideoLlamaForConditionalGeneration
+from ..errors import ConversionError, ModelNotFoundError
+from ..models.video_llama import VideoLlamaConfig, VideoLlamaForConditionalGeneration, VideoLlamaProcessor
+from ..models.video_llama.chat_templates import TEMPLATES
+from ..models.video_llama.llama_tokenizer import PLACEHOLDERS, as_published, llama_tokenizer
 from .audit import Piece, Plan, Shape, audit
-from .checkpoint import unwrap
+from .checkpoint import unwrap, without
+from .folder import build
+from .imagebind import audio_logit_scale, imagebind_state_dict
 from .keymap import AUDIO_BRANCH, BLIP2, EVA_VIT, LLAMA, VIDEO_BRANCH, Drop, Rule, find, imagebind, under
+from .pieces import WHAT, Sources, check_complete, decoder_config, gather, recognise
+from .published import FILES
 
-WHAT: dict[str, str] = {
-    "eva_vit": "the EVA ViT (eva_vit_g.pth)",
-    "blip2": "the BLIP-2 Q-Former (blip2_pretrained_flant5xxl.pth)",
-    "imagebind": "ImageBind (imagebind_huge.pth)",
-    "video_branch": "a checkpoint of the video branch (VL)",
-    "audio_branch": "a checkpoint of the audio branch (AL)",
-    "llama": "the folder of the decoder (LLaMA, Vicuna or Llama-2-chat)",
-    "whole": "a state dict of the whole published model",
-}
-"""The kinds of published files."""
-
-
-def recognise(keys: Iterable[str]) -> str | None:
-    """The kind of a published file, by the names in it: a key of `WHAT`, or None."""
-    keys = set(keys)
-    if "query_tokens" in keys:
-        return "whole" if any(key.startswith("llama_model.model.embed_tokens") for key in keys) else "blip2"
-    if "video_query_tokens" in keys:
-        return "video_branch"
-    if "audio_query_tokens" in keys:
-        return "audio_branch"
-    if "cls_token" in keys and any(key.startswith("blocks.0.attn.") for key in keys):
-        return "eva_vit"
-    if any(key.startswith(("modality_preprocessors.", "modality_trunks.")) for key in keys):
-        return "imagebind"
-    if any(key.startswith(("model.layers.", "model.embed_tokens.", "lm_head.")) for key in keys):
-        return "llama"
-    return None
+__all__ = ["convert", "imagebind_state_dict", "our_name", "plan", "recognise", "rules_of", "state_dict", "wanted"]
 
 
 def rules_of(kind: str, config: VideoLlamaConfig) -> tuple[Rule, ...]:
@@ -142,24 +125,171 @@ def our_name(published: str, config: VideoLlamaConfig) -> str | None:
     return None if isinstance(place, Drop) else place.target
 
 
-def imagebind_state_dict(published: Mapping[str, Any], config: ImageBindConfig) -> dict[str, torch.Tensor]:
-    """ImageBind's tensors to the state dict of an `ImageBindModel`; the config says which trunks are wanted.
+# ---- from files to a folder
+
+PROMPTS = tuple(name for name in TEMPLATES if name != "tiny")
+"""The chat templates that a published branch may have been trained with."""
+
+_MAX_NEW_TOKENS = 300
+
+
+def convert(
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    prompt: str | None = None,
+    audio: bool = True,
+    config: str | Path | None = None,
+    drop: Sequence[str] = (),
+    dtype: torch.dtype | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Published files to a folder that `videollm.models.hub.load` takes.
+
+    The files are recognised by what is in them; their order is free. At most one of them is in memory at a time, and
+    one shard of the result. The folder appears whole or not at all.
 
     Args:
-        published: what ``imagebind_huge.pth`` holds; or a state dict of the whole published Video-LLaMA, of which only
-            the keys under ``audio_encoder.`` are looked at.
-        config: of the model.
+        paths: the EVA ViT, the BLIP-2 Q-Former, a video branch, the folder of the decoder, and for sound ImageBind and
+            an audio branch; or folders that hold several of them. ``KIND=PATH`` (a key of `WHAT`) says what a file is
+            thought to be, and is checked.
+        out: the folder to make; it must not be there yet.
+        prompt: of `PROMPTS`; None: what the branch was trained with, where that can be told.
+        audio: False: a model that only sees, without ImageBind and audio branch.
+        config: a JSON file with the shape of the model, where it is not the published one (fields of
+            `VideoLlamaConfig` without ``text_config``, which is the decoder's own).
+        drop: patterns (``*`` is anything) of published keys to leave out.
+        dtype: of the weights; None: as in their files.
+        say: takes lines for the user.
+
+    Returns:
+        ``out``.
 
     Raises:
-        ConversionError: as `state_dict`.
+        ConversionError: in one line, what is missing, too much, damaged, of another kind or size; nothing is left
+            behind.
     """
-    prefix = "audio_encoder."
-    tensors = unwrap(published)
-    if any(key.startswith(prefix) for key in tensors):
-        tensors = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-    trunks = [name for name in ("audio", "vision", "text") if getattr(config, f"{name}_config", None) is not None]
+    out = Path(out)
+    if prompt is not None and prompt not in PROMPTS:
+        raise ConversionError(f"no prompt format {prompt!r}; choose one of {', '.join(PROMPTS)}")
+    sources = gather(paths)
+    check_complete(sources, audio)
+    template, reason = (prompt, "as asked") if prompt else _detect_prompt(sources)
+    tokenizer = _tokenizer(sources.decoder)
+    shape = _shape(sources, tokenizer, audio, config)
+    shapes, left_out = without(sources.files, drop)
+    made = plan({source.label: (source.kind, shapes[source.label]) for source in sources.files}, shape)
     with torch.device("meta"):
-        model = ImageBindModel(config)
-    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    piece = Piece("imagebind", imagebind(*trunks), {key: tuple(value.shape) for key, value in tensors.items()})
-    return {fill.target: fill.make(tensors.__getitem__) for fill in audit([piece], shapes).fills}
+        model = VideoLlamaForConditionalGeneration(shape)
+    processor = VideoLlamaProcessor.for_model(shape, tokenizer, template=template, as_published=True)
+    say(f"prompts: {template} ({reason})")
+
+    def save(folder: Path) -> None:
+        _save_processor(processor, folder)
+        generation: Any = model.generation_config
+        generation.max_new_tokens = _MAX_NEW_TOKENS
+        generation._from_model_config = False
+        generation.save_pretrained(folder)
+        shape.architectures = [type(model).__name__]
+        shape.dtype = dtype or torch.bfloat16
+        shape.save_pretrained(folder)
+
+    facts = {"family": "video-llama", "template": template}
+    return build(out, sources.files, made, save, facts=facts, left_out=left_out, dtype=dtype, say=say)
+
+
+def _tokenizer(folder: Path) -> Any:
+    try:
+        if (folder / "tokenizer.model").is_file():
+            return llama_tokenizer(folder / "tokenizer.model")
+        if (folder / "tokenizer.json").is_file():
+            return as_published(AutoTokenizer.from_pretrained(folder, local_files_only=True))
+    except (ValueError, OSError, ModelNotFoundError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConversionError(f"the tokenizer in {folder} cannot be used ({reason})") from error
+    raise ConversionError(
+        f"{folder} has neither tokenizer.model nor tokenizer.json; put the one that belongs to the decoder there"
+    )
+
+
+def _shape(sources: Sources, tokenizer: Any, audio: bool, file: str | Path | None) -> VideoLlamaConfig:
+    """The published shape, or that of the file, with the sizes that the files show."""
+    fields: dict[str, Any] = {}
+    if file is not None:
+        try:
+            fields = dict(json.loads(Path(file).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ConversionError(f"the shape in {file} cannot be read ({error}); give a JSON object") from error
+    text = decoder_config(sources.decoder)
+    vocabulary = tokenizer.convert_tokens_to_ids(list(PLACEHOLDERS))
+    known = min([*(i for i in vocabulary if i is not None), len(tokenizer)])
+    if known > text.vocab_size:
+        raise ConversionError(
+            f"the tokenizer in {sources.decoder} has {known} tokens, the decoder only {text.vocab_size}; put the "
+            f"tokenizer there that belongs to it"
+        )
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    # The first conversions of LLaMA state other ids than their tokenizer has.
+    text.update(special)
+    fields |= special
+    fields["text_config"] = text.to_dict()
+    fields["video_token_id"], fields["audio_token_id"] = vocabulary
+    ear = dict(fields.get("audio_config") or {})
+    for kind, key, axis, name in (
+        ("blip2", "query_tokens", 1, "num_query_tokens"),
+        ("video_branch", "video_query_tokens", 1, "num_video_query_tokens"),
+        ("video_branch", "video_frame_position_embedding.weight", 0, "max_frame_positions"),
+        ("audio_branch", "audio_query_tokens", 1, "num_audio_query_tokens"),
+        ("audio_branch", "audio_position_embedding.weight", 0, "max_audio_positions"),
+    ):
+        source = sources.one(kind)
+        if source is not None and len(source.checkpoint.shapes.get(key, ())) > axis:
+            fields[name] = source.checkpoint.shapes[key][axis]
+    ears = sources.one("imagebind")
+    if audio and ears is not None:
+        ear["logit_scale"] = audio_logit_scale(ears.checkpoint, ear.get("logit_scale", 20.0))
+    fields["audio_config"] = ear if audio else None
+    if not audio:
+        fields.pop("audio_qformer_config", None)
+    try:
+        return VideoLlamaConfig(**fields)
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConversionError(f"these files and {file or 'the published shape'} make no model ({reason})") from error
+
+
+def _detect_prompt(sources: Sources) -> tuple[str, str]:
+    """The chat template that the branch was trained with, and how that is known."""
+    source = sources.one("video_branch")
+    assert source is not None
+    settings = source.checkpoint.notes.get("config")
+    model = settings.get("model") if isinstance(settings, Mapping) else None
+    words = " ".join(str(value) for value in model.values()) if isinstance(model, Mapping) else ""
+    known = FILES.get(source.checkpoint.path.name)
+    places = [(words, "the settings it was trained with"), (source.label, "its name")]
+    places += [(sources.decoder.name, "the name of the decoder's folder")]
+    if known is not None and known.prompt is not None:
+        return known.prompt, f"{known.name} is published so"
+    for text, reason in places:
+        found = {
+            name
+            for name, signs in (("llama_2_chat", r"llama[-_ ]?(v|2)"), ("vicuna_v0", r"vicuna|ziya|billa|###"))
+            if re.search(signs, text.lower().replace("video-llama", "").replace("video_llama", ""))
+        }
+        if len(found) == 1:
+            return found.pop(), f"{reason} says so"
+    raise ConversionError(
+        f"nothing tells which prompts {source.label} was trained with; say --prompt {' or --prompt '.join(PROMPTS)}"
+    )
+
+
+def _save_processor(processor: VideoLlamaProcessor, folder: Path) -> None:
+    try:
+        processor.save_pretrained(folder)
+    except OSError:
+        raise
+    except Exception as error:
+        # The library of tokenizers raises nothing but Exception, also where a disk is full.
+        if "os error" not in str(error):
+            raise
+        raise OSError(str(error)) from error
