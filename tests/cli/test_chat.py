@@ -18,7 +18,7 @@ from tests.small_model import small_model
 from videollm.chat.session import ChatSession
 from videollm.cli import chat
 from videollm.cli.main import main
-from videollm.models import hub
+from videollm.models import hub, memory
 
 ROOT = Path(__file__).parents[2]
 SAW = "(saw 8 frames of good.mp4 (0.0-1.7 of 2.0 s), heard 2.0 s of 2.0 s)"
@@ -281,3 +281,19 @@ def test_a_terminal(model, clip):
         process.wait()
         process.stderr.close()
         os.close(controller)
+
+
+def test_the_plan_of_a_large_model_goes_to_stderr(capsys):
+    plan = memory.plan(hub.read_config(hub.find("tiny")), "4-bit", model="large")
+    chat.say_plan(plan)
+    out, err = capsys.readouterr()
+    assert out == "" and err.splitlines() == ["memory plan:", *(f"  {line}" for line in plan.lines())]
+
+
+def test_encoders_and_decoder_on_two_devices(capsys, model, clip):
+    pytest.importorskip("accelerate")
+    code, out, err = run(capsys, clip, "what is it?", "--model", model, "--device", "cpu,cpu")
+    assert code == 0 and err == ""
+    assert out.splitlines()[-1] == run(capsys, clip, "what is it?", "--model", model)[1].splitlines()[-1]
+    code, _, err = run(capsys, clip, "what is it?", "--model", model, "--device", "cpu,toaster")
+    assert code == 2 and "device 'toaster' cannot be used here" in err and len(err.splitlines()) == 1
