@@ -152,21 +152,21 @@ def test_decord_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_frames_are_squashed_alike(tmp_path: Path) -> None:
     """The published scaler, by both decoders to the bit; turned and animated pictures are squashed, too."""
     path = write_video(tmp_path / "a.mp4", np.stack([smooth_noise(seed, 90, 160) for seed in range(6)]), fps=25)
-    sampling = FrameSampling("uniform", frames=3, squash_px=24)
+    sampling = FrameSampling("uniform", frames=3, squash_px=56)
     own, squashed = read_clip(path, frames=FrameSampling("uniform", frames=3)), read_clip(path, frames=sampling)
     with_decord, in_worker = (read_clip(path, frames=sampling, decoder="decord"), open_clip(path, frames=sampling))
     for clip in (squashed, with_decord, in_worker):
         assert clip.frames is not None and own.frames is not None
-        assert clip.frames.pixels.shape == (3, 24, 24, 3) and not clip.notes
+        assert clip.frames.pixels.shape == (3, 56, 56, 3) and not clip.notes
         np.testing.assert_array_equal(clip.frames.pixels, squashed.frames.pixels)
         np.testing.assert_array_equal(clip.frames.seconds, own.frames.seconds)
         assert clip.content_hash == squashed.content_hash != own.content_hash
         # Whatever the shape was: rows and columns are means of the picture's own.
         wanted = own.frames.pixels[:, 45, 80].astype(int)
-        assert abs(clip.frames.pixels[:, 12, 12] - wanted).max() < 24
+        assert abs(clip.frames.pixels[:, 28, 28] - wanted).max() < 24
     for name, options in (("turned.mp4", {"rotation_degrees": 90}), ("a.gif", {"codec": "gif"})):
         path = write_video(tmp_path / name, numbered_frames(6, 48, 64), fps=25, **options)
         frames = read_clip(path, frames=sampling).frames
-        assert frames is not None and frames.pixels.shape == (3, 24, 24, 3)
+        assert frames is not None and frames.pixels.shape == (3, 56, 56, 3)
     with pytest.raises(ValueError, match="squashed to at least 1 pixel, found 0"):
         FrameSampling(squash_px=0)
