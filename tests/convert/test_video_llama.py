@@ -17,12 +17,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from tests.convert import miniature as mini
 from videollm.convert.video_llama import convert, our_name, plan, recognise, state_dict
 from videollm.errors import ConversionError
 from videollm.models.hub import load
 from videollm.models.video_llama import VideoLlamaConfig, VideoLlamaForConditionalGeneration
+from videollm.models.video_llama.llama_tokenizer import llama_tokenizer
 
 # Source: the published checkpoints; a decoder's count is that of its paper's model with 32,000 tokens.
 USED = {
@@ -361,6 +364,32 @@ def test_prompts_that_nothing_tells(bundle: Path, tmp_path: Path) -> None:
         run(bundle, tmp_path / "model")
     out = run(bundle, tmp_path / "model", prompt="vicuna_v0")
     assert "Human: " in (out / "chat_template.jinja").read_text()
+
+
+def test_a_newer_decoder_with_its_own_template(bundle: Path, tmp_path: Path) -> None:
+    decoder = bundle / LLAMA
+    tokenizer = llama_tokenizer(decoder / "tokenizer.model")
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(without_placeholders(tokenizer))),
+        bos_token="<s>",
+        eos_token="</s>",
+        chat_template="{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}",
+    )
+    with pytest.raises(ConversionError, match="has no chat template; choose another --prompt"):
+        run(bundle, tmp_path / "model", prompt="own")
+    (decoder / "tokenizer.model").unlink()
+    fast.save_pretrained(decoder)
+    model, processor = load(run(bundle, tmp_path / "model", prompt="own"), device="cpu")
+    assert processor.chat_template == fast.chat_template and processor.words_only_template
+    assert (model.config.video_token_id, model.config.audio_token_id) == (380, 381)
+    assert processor.tokenizer.pad_token == "</s>"
+
+
+def without_placeholders(tokenizer: Any) -> dict[str, Any]:
+    """A tokenizer as its decoder's makers publish it: they know nothing of media."""
+    stored = json.loads(tokenizer.backend_tokenizer.to_str())
+    stored["added_tokens"] = [token for token in stored["added_tokens"] if "Here>" not in token["content"]]
+    return stored
 
 
 def test_a_published_file_that_changed(bundle: Path, tmp_path: Path, cache: Path) -> None:

@@ -21,7 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "KIND=FILE has a file's kind checked",
     )
     parser.add_argument("--out", metavar="DIR", help="the folder to make; it must not be there yet")
-    parser.add_argument("--prompt", metavar="NAME", help="vicuna_v0 or llama_2_chat, where the files do not tell")
+    parser.add_argument(
+        "--prompt",
+        metavar="NAME",
+        help="vicuna_v0 or llama_2_chat, where the files do not tell; own: the chat template of a newer decoder",
+    )
     parser.add_argument("--no-audio", action="store_true", help="a model that only sees: no ImageBind, no audio branch")
     parser.add_argument("--download", metavar="NAME", help="fetch a published model first; --list names them")
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights; default: each as in its file")

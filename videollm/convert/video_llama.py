@@ -17,7 +17,7 @@ from transformers.models.auto.tokenization_auto import AutoTokenizer
 
 from ..errors import ConversionError, ModelNotFoundError
 from ..models.video_llama import VideoLlamaConfig, VideoLlamaForConditionalGeneration, VideoLlamaProcessor
-from ..models.video_llama.chat_templates import TEMPLATES
+from ..models.video_llama.chat_templates import OWN, PUBLISHED
 from ..models.video_llama.llama_tokenizer import PLACEHOLDERS, as_published, llama_tokenizer
 from .audit import Piece, Plan, Shape, audit
 from .checkpoint import unwrap, without
@@ -127,8 +127,8 @@ def our_name(published: str, config: VideoLlamaConfig) -> str | None:
 
 # ---- from files to a folder
 
-PROMPTS = tuple(name for name in TEMPLATES if name != "tiny")
-"""The chat templates that a published branch may have been trained with."""
+PROMPTS = (*PUBLISHED, OWN)
+"""The chat templates that a branch may have been trained with; the last is that of a newer decoder's tokenizer."""
 
 _MAX_NEW_TOKENS = 300
 
@@ -175,7 +175,7 @@ def convert(
     sources = gather(paths)
     check_complete(sources, audio)
     template, reason = (prompt, "as asked") if prompt else _detect_prompt(sources)
-    tokenizer = _tokenizer(sources.decoder)
+    tokenizer = _tokenizer(sources.decoder, own=template == OWN)
     shape = _shape(sources, tokenizer, audio, config)
     shapes, left_out = without(sources.files, drop)
     made = plan({source.label: (source.kind, shapes[source.label]) for source in sources.files}, shape)
@@ -198,8 +198,18 @@ def convert(
     return build(out, sources.files, made, save, facts=facts, left_out=left_out, dtype=dtype, say=say)
 
 
-def _tokenizer(folder: Path) -> Any:
+def _tokenizer(folder: Path, own: bool) -> Any:
+    """The decoder's tokenizer: with the published tokenisation, or its own where its own template is wanted."""
     try:
+        if own:
+            # Newer tokenizers are one file; an older kind has no template of its own.
+            newer = (folder / "tokenizer.json").is_file()
+            tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True) if newer else None
+            if not newer or not tokenizer.chat_template:
+                raise ConversionError(f"the tokenizer in {folder} has no chat template; choose another --prompt")
+            if tokenizer.pad_token_id is None:
+                tokenizer.pad_token = tokenizer.eos_token
+            return tokenizer
         if (folder / "tokenizer.model").is_file():
             return llama_tokenizer(folder / "tokenizer.model")
         if (folder / "tokenizer.json").is_file():
@@ -221,8 +231,12 @@ def _shape(sources: Sources, tokenizer: Any, audio: bool, file: str | Path | Non
         except (OSError, ValueError, TypeError) as error:
             raise ConversionError(f"the shape in {file} cannot be read ({error}); give a JSON object") from error
     text = decoder_config(sources.decoder)
-    vocabulary = tokenizer.convert_tokens_to_ids(list(PLACEHOLDERS))
-    known = min([*(i for i in vocabulary if i is not None), len(tokenizer)])
+    if all(name in tokenizer.get_vocab() for name in PLACEHOLDERS):
+        placeholders = tokenizer.convert_tokens_to_ids(list(PLACEHOLDERS))
+        known = min(placeholders)
+    else:  # behind everything that the decoder or its tokenizer knows
+        known = len(tokenizer)
+        placeholders = [max(known, text.vocab_size) + i for i in range(len(PLACEHOLDERS))]
     if known > text.vocab_size:
         raise ConversionError(
             f"the tokenizer in {sources.decoder} has {known} tokens, the decoder only {text.vocab_size}; put the "
@@ -233,7 +247,7 @@ def _shape(sources: Sources, tokenizer: Any, audio: bool, file: str | Path | Non
     text.update(special)
     fields |= special
     fields["text_config"] = text.to_dict()
-    fields["video_token_id"], fields["audio_token_id"] = vocabulary
+    fields["video_token_id"], fields["audio_token_id"] = placeholders
     ear = dict(fields.get("audio_config") or {})
     for kind, key, axis, name in (
         ("blip2", "query_tokens", 1, "num_query_tokens"),
@@ -279,7 +293,7 @@ def _detect_prompt(sources: Sources) -> tuple[str, str]:
         if len(found) == 1:
             return found.pop(), f"{reason} says so"
     raise ConversionError(
-        f"nothing tells which prompts {source.label} was trained with; say --prompt {' or --prompt '.join(PROMPTS)}"
+        f"nothing tells which prompts {source.label} was trained with; say --prompt {' or --prompt '.join(PUBLISHED)}"
     )
 
 
