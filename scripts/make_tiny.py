@@ -1,7 +1,7 @@
 """Train `tiny` from nothing and put it into videollm/assets/tiny: ``python scripts/make_tiny.py`` (or ``make tiny``).
 
 Runs the recipes train_configs/tiny_*.yaml: eye, ear and alignment one after the other on one core, the decoder's text
-beside them on another, then both stages on both. It may be stopped and started again at any time: finished steps are
+beside them on another, then its harder questions and both stages on both. It may be stopped and started again at any time: finished steps are
 kept, an interrupted one goes on from its newest checkpoint.
 """
 
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("vision", "audio", "decoder", "alignment", "stage1", "stage2")
+PARTS = ("vision", "audio", "dialogues", "stage1", "stage2")
 
 
 def _start(name: str) -> subprocess.Popen[bytes] | None:
@@ -51,7 +51,7 @@ def main() -> None:
         started = time.monotonic()
         _finish(name, _start(name), started)
     _finish("decoder", decoder, began)
-    for name in ("stage1", "stage2"):
+    for name in ("lookups", "questions", "cuts", "dialogues", "stage1", "stage2"):
         started = time.monotonic()
         _finish(name, _start(name), started)
     folders = tuple(str(ROOT / "runs/tiny" / name) for name in PARTS)

@@ -161,7 +161,9 @@ def test_facts_tell_what_happens_at_each_half_second():
             assert named[f"first {scene.things[0].colour}"]["motion"] == carried
             assert named["camera"] == {"camera": scene.shots[0].camera, "carries": "yes"}
         for seconds, fact in told.items():
-            assert fact.get("moves", "past") == (scene.shots[0].camera if seconds < scene.duration_seconds else "past")
+            assert fact.get("carried", "past") == (
+                scene.shots[0].camera if seconds < scene.duration_seconds else "past"
+            )
             checked += 1
     assert checked == 60 * len(MOMENTS)
 

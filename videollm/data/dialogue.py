@@ -103,7 +103,7 @@ _TIMES = ("none", *(f"{t / 2:.1f}" for t in range(int(TIMED_SECONDS * 2) + 1)))
 _OBJECT = {"shape": ("none", *SHAPES), "motion": ("none", *MOTIONS)}
 # What happens in the picture at each half second of a clip that is short enough to tell.
 MOMENTS = tuple(t / 2 for t in range(int(TIMED_SECONDS * 2)))
-_MOMENT = {"happens": ("nothing", "cut", "appears"), "moves": ("past", *CAMERAS)}
+_MOMENT = {"happens": ("nothing", "cut", "appears"), "carried": ("past", *CAMERAS)}
 
 VIDEO_SLOTS: tuple[tuple[str, dict[str, tuple[str, ...]]], ...] = (
     *((f"first {colour}", {**_OBJECT, "appears": _TIMES}) for colour in COLOURS),
@@ -163,7 +163,7 @@ def video_facts(scene: Scene, picture: Picture) -> list[dict[str, str]]:
     for seconds in MOMENTS:
         if seconds < scene.duration_seconds:
             slot = values[names[f"at {seconds:.1f}"]]
-            slot["moves"] = scene.shots[0].camera
+            slot["carried"] = scene.shots[0].camera
             slot["happens"] = changes.get(seconds, "nothing") if scene.timed else "nothing"
     return values
 
@@ -572,6 +572,7 @@ def dialogue(
     seen: bool = True,
     heard: bool = True,
     only: tuple[str, ...] | None = None,
+    emphasis: tuple[str, ...] = (),
 ) -> list[Turn]:
     """A conversation about a scene in training wordings.
 
@@ -581,6 +582,7 @@ def dialogue(
         rng: draws everything.
         turns: how many questions.
         only: the types to ask, those of them that the scene allows; all types by default.
+        emphasis: types that are asked eight times as often as otherwise.
         seen, heard: whether the pictures and the sound are shown; questions about what is not shown are answered so.
     """
     pool = questions(scene, picture, rng)
@@ -591,7 +593,7 @@ def dialogue(
     for question in pool:
         by_type.setdefault(question.type, []).append(question)
     types = list(by_type)
-    weights = np.array([TYPE_WEIGHTS.get(kind, 1.0) for kind in types])
+    weights = np.array([TYPE_WEIGHTS.get(kind, 1.0) * (8 if kind in emphasis else 1) for kind in types])
     said: list[Turn] = []
     last: Question | None = None
     while len(said) < turns:

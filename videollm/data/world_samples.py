@@ -278,16 +278,29 @@ class DialogueSamples(Dataset[dict[str, Any]]):
     ``labels`` int ``(L,)``.
     """
 
-    def __init__(self, processor: VideoLlamaProcessor, count: int, turns: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        processor: VideoLlamaProcessor,
+        count: int,
+        turns: int,
+        seed: int = 0,
+        *,
+        emphasis: tuple[str, ...] = (),
+        only: tuple[str, ...] | None = None,
+        kinds: tuple[str, ...] = (),
+    ) -> None:
         self.processor, self.count, self.turns, self.seed = processor, count, turns, seed
+        self.emphasis, self.only, self.kinds = emphasis, only, kinds
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        scene = draw_scene(self.seed * 100_000_000 + index)
+        kind = self.kinds[index // 3 % len(self.kinds)] if self.kinds and index % 3 else None
+        scene = draw_scene(self.seed * 100_000_000 + index, kind)
         rng = np.random.default_rng([scene.seed, 23])
-        return dialogue_item(self.processor, scene, _invented_picture(scene, rng), rng, self.turns)
+        picture = _invented_picture(scene, rng)
+        return dialogue_item(self.processor, scene, picture, rng, self.turns, self.only, self.emphasis)
 
 
 def dialogue_item(
@@ -297,12 +310,13 @@ def dialogue_item(
     rng: np.random.Generator,
     turns: int,
     only: tuple[str, ...] | None = None,
+    emphasis: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """One conversation about a scene (of ``only`` some types of question), with the facts behind it."""
+    """One conversation about a scene (``only`` and ``emphasis``: see `dialogue`), with the facts behind it."""
     seen, heard = rng.random() > 0.03, scene.has_sound_track and rng.random() > 0.05
     if not seen and not heard:
         seen = True
-    said = talk.dialogue(scene, picture, rng, turns, seen=seen, heard=heard, only=only)
+    said = talk.dialogue(scene, picture, rng, turns, seen=seen, heard=heard, only=only, emphasis=emphasis)
     ids, labels = encode_dialogue(processor, said, seen, heard)
     return {**facts_item(scene, picture), "seen": seen, "heard": heard, "input_ids": ids, "labels": labels}
 

@@ -190,14 +190,46 @@ class AudioObjective(nn.Module):
 
 
 class DecoderObjective(nn.Module):
-    """The decoder on the world's text: conversations whose soft tokens are the scene's facts."""
+    """The decoder on the world's text: conversations whose soft tokens are the scene's facts.
 
-    def __init__(self, model: VideoLlamaForConditionalGeneration, noise: float = 0.25) -> None:
+    ``accent`` turns facts into the tokens that the decoder likes to read, starting as the identity: linear, so that
+    `add_accent` can put it into the projections of Q-Formers that learned to state the facts themselves.
+    """
+
+    def __init__(self, model: VideoLlamaForConditionalGeneration, noise: float = 0.25, weigh: str = "tokens") -> None:
         super().__init__()
-        self.model = model
+        self.model, self.weigh = model, weigh
         self.facts = fact_embeddings(model)
+        width = model.config.text_config.hidden_size
+        self.accent = nn.ModuleDict({kind: nn.Linear(width, width, bias=False) for kind in self.facts})
+        for linear in self.accent.values():
+            nn.init.eye_(linear.weight)
         self.noise = noise
         self.metrics: dict[str, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def speak_in_words(self, tokenizer: Any) -> None:
+        """Start the accent such that each value of a fact carries, beside its own vector, the embedding of its word.
+
+        A question's word then resembles the fact that it asks for, so that the decoder can find it by likeness.
+        """
+        words = self.model.get_input_embeddings().weight
+        for kind, slots in (("video", VIDEO_SLOTS), ("sound", SOUND_SLOTS)):
+            table = self.facts[kind]
+            said = torch.zeros_like(table.value)
+            for row, (_, fields) in enumerate(slots):
+                for column, options in enumerate(fields.values()):
+                    for number, option in enumerate(options):
+                        ids = tokenizer(f" {option}", add_special_tokens=False)["input_ids"]  # as inside a sentence
+                        said[int(table.base[row, column]) + number] = words[ids].mean(0)
+            codes = torch.cat([table.slot, table.value[:-1]])
+            moved = torch.cat([torch.zeros_like(table.slot), said[:-1]])
+            self.accent[kind].weight.copy_(torch.eye(codes.shape[1]) + (torch.linalg.pinv(codes) @ moved).T)
+        for layer in self.model.language_model.model.layers[1:3]:
+            _look_for_alike(layer.self_attn, self.model.config.text_config)
+
+    def _speak(self, kind: str, facts: torch.Tensor) -> torch.Tensor:
+        return self.accent[kind](self._noisy(self.facts[kind](facts)))
 
     def _noisy(self, tokens: torch.Tensor) -> torch.Tensor:
         if not self.training or self.noise == 0:
@@ -216,18 +248,55 @@ class DecoderObjective(nn.Module):
         heard: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """Facts ``(B, Q, fields)``; ``seen`` and ``heard`` bool ``(B,)``; the rest ``(B, L)``."""
-        video = self._noisy(self.facts["video"](video_facts[seen])) if seen.any() else None
-        sound = self._noisy(self.facts["sound"](sound_facts[heard])) if heard.any() else None
-        return _conversation_loss(self, input_ids, attention_mask, labels, video, sound)
+        video = self._speak("video", video_facts[seen]) if seen.any() else None
+        sound = self._speak("sound", sound_facts[heard]) if heard.any() else None
+        return _conversation_loss(self, input_ids, attention_mask, labels, video, sound, self.weigh)
 
 
-def _conversation_loss(objective: Any, input_ids, attention_mask, labels, video, sound) -> dict[str, torch.Tensor]:
+@torch.no_grad()
+def _look_for_alike(attention: Any, config: Any) -> None:
+    """Start one head such that a token attends to those that resemble it, wherever they stand.
+
+    Its queries are its keys, in those dimensions only that the rotary positions turn slowly.
+    """
+    size = config.hidden_size // config.num_attention_heads
+    draw = torch.Generator().manual_seed(3)
+    alike = torch.randn(size, config.hidden_size, generator=draw) * (2 / config.hidden_size) ** 0.5
+    fast = torch.arange(size) % (size // 2) < size // 5
+    alike[fast] = 0
+    attention.k_proj.weight[:size] = alike
+    attention.q_proj.weight[:size] = 2 * alike
+
+
+@torch.no_grad()
+def add_accent(model: VideoLlamaForConditionalGeneration, accent: dict[str, torch.Tensor]) -> None:
+    """Let Q-Formers that state facts speak as the decoder learned to read them.
+
+    Args:
+        model: has the Q-Formers of the alignment stage.
+        accent: matrix ``(D, D)`` for "video" and "sound".
+    """
+    for projection, kind in ((model.video_projection, "video"), (model.audio_projection, "sound")):
+        projection.weight.copy_(accent[kind] @ projection.weight)
+        projection.bias.copy_(accent[kind] @ projection.bias)
+
+
+def _conversation_loss(
+    objective: Any, input_ids, attention_mask, labels, video, sound, weigh: str = "tokens"
+) -> dict[str, torch.Tensor]:
     outputs = objective.model(
         input_ids=input_ids, attention_mask=attention_mask, video_features=video, audio_features=sound, use_cache=False
     )
     logits, targets = outputs.logits[:, :-1], labels[:, 1:]
     learned = targets != -100
-    loss = functional.cross_entropy(logits[learned].float(), targets[learned])
+    each = functional.cross_entropy(logits[learned].float(), targets[learned], reduction="none")
+    if weigh == "answers":
+        # Every answer as much as any other: otherwise captions outweigh answers of one word ten to one.
+        run = ((learned & ~functional.pad(learned, (1, 0))[:, :-1]).flatten().cumsum(0) - 1)[learned.flatten()]
+        length = torch.bincount(run)
+        loss = (each / length[run]).sum() / len(length)
+    else:
+        loss = each.mean()
     with torch.no_grad():
         objective.metrics["token_right"] = (logits[learned].argmax(-1) == targets[learned]).float().mean()
         objective.metrics["answer_right"] = _answers_right(logits, targets)
@@ -303,9 +372,8 @@ class AlignmentObjective(nn.Module):
                     continue
                 if field == "shape":
                     part = part.masked_fill(self.never_shown[COLOURS.index(name.split()[1])], -1e4)
-                weight = torch.where(truth == 0, _OF_NOTHING.get(field, 0.3), 1.0)
-                if options[0] not in ("none", "nothing", "past"):
-                    weight = torch.ones(len(truth))
+                common = torch.tensor([_COMMON.get(field, {}).get(option, 1.0) for option in options])
+                weight = common[truth]
                 each = functional.cross_entropy(part, truth, reduction="none") * weight
                 loss = loss + _SHARE.get(field, 0.3) * each[asked].mean()
                 told = truth > 0
@@ -314,14 +382,10 @@ class AlignmentObjective(nn.Module):
                     clock = self.clocks[kind](tokens[:, row])[told, 0]
                     loss = loss + 2 * functional.smooth_l1_loss(clock, truth[told] / 8 - 1, beta=0.1)
                 with torch.no_grad():
-                    counted = asked & ((truth > 0) | (options[0] not in ("none", "nothing", "past")))
+                    counted = asked & (weight == 1)  # what is rarer tells more
                     key = f"{kind[0]}_{field}"
                     right[key] = right.get(key, 0) + (part.argmax(-1) == truth)[counted].sum()
                     total[key] = total.get(key, 0) + counted.sum()
-                    if field == "camera":
-                        moved = truth > 0
-                        right["v_panned"] = (part.argmax(-1) == truth)[moved].sum()
-                        total["v_panned"] = moved.sum()
         self.metrics.update({key: right[key] / total[key].clamp(min=1) for key in right})
         return loss
 
@@ -329,11 +393,14 @@ class AlignmentObjective(nn.Module):
 # Weight of each field in each slot. Of sixteen slots for things few are filled; times and cameras are the last to be
 # learned; a half second is one of sixteen.
 _SHARE = {
-    "shape": 0.15, "motion": 0.15, "background": 0.15, "time": 1.2, "appears": 1.2, "camera": 1.2, "happens": 0.4,
-    "moves": 0.15,
+    "shape": 0.15, "motion": 0.15, "background": 0.15, "time": 1.2, "appears": 1.2, "camera": 1.2, "happens": 0.6,
+    "carried": 0.3,
 }  # fmt: skip
-# Weight of "nothing" in fields where it is the commonest value.
-_OF_NOTHING = {"happens": 0.15, "moves": 0.3}
+# Weight of the values that are the commonest by far.
+_COMMON = {
+    "shape": {"none": 0.3}, "appears": {"none": 0.3}, "time": {"none": 0.3}, "kind": {"none": 0.3},
+    "happens": {"nothing": 0.1}, "camera": {"still": 0.3}, "carried": {"past": 0.1, "still": 0.3},
+}  # fmt: skip
 
 
 class ConversationObjective(nn.Module):

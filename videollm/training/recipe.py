@@ -21,6 +21,11 @@ class Recipe:
         batch_size, steps, learning_rate, warmup_steps, weight_decay, clip_norm: as everywhere. The learning rate falls
             to a tenth along a cosine.
         turns: questions in a conversation.
+        weigh: "tokens": every token of every answer alike; "answers": every answer alike (stage decoder).
+        words: let facts start out resembling their words (stage decoder; see `DecoderObjective.speak_in_words`).
+        emphasis: types of question that are asked eight times as often (stage decoder).
+        only: the types of question that are asked (stage decoder); without any all.
+        kinds: kinds of scenes of which two thirds of the conversations are (stage decoder); without any all alike.
         tokenizer: folder of the tokenizer, learned from the world's text when it does not exist.
         features: folder of kept encoder states (stages alignment, stage1, stage2); made when it is missing.
         lora_rank: train the decoder by low-rank updates of this rank (stage2); 0: it stays frozen.
@@ -40,6 +45,11 @@ class Recipe:
     clip_norm: float = 1.0
     seed: int = 0
     turns: int = 5
+    weigh: Literal["tokens", "answers"] = "tokens"
+    words: bool = False
+    emphasis: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
     tokenizer: str = "runs/tiny/tokenizer"
     features: str | None = None
     lora_rank: int = 0

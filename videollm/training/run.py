@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from transformers import TrainingArguments, set_seed
 
@@ -21,6 +22,7 @@ from videollm.training.objectives import (
     ConversationObjective,
     DecoderObjective,
     VisionObjective,
+    add_accent,
 )
 from videollm.training.recipe import Recipe
 from videollm.training.tiny import build_tiny
@@ -65,8 +67,16 @@ def _objective(recipe: Recipe, model: Any, processor: Any) -> tuple[nn.Module, A
         data = world_samples.SegmentSamples(processor, recipe.samples, recipe.seed)
         return AudioObjective(model), data, world_samples.stack_segments
     if recipe.stage == "decoder":
-        data = world_samples.DialogueSamples(processor, recipe.samples, recipe.turns, recipe.seed)
-        return DecoderObjective(model, recipe.noise), data, conversations
+        data = world_samples.DialogueSamples(
+            processor, recipe.samples, recipe.turns, recipe.seed,
+            emphasis=recipe.emphasis, only=recipe.only or None, kinds=recipe.kinds,
+        )  # fmt: skip
+        objective = DecoderObjective(model, recipe.noise, recipe.weigh)
+        for folder in recipe.start_from:
+            load_parts(objective, folder, heads=True)
+        if recipe.words:
+            objective.speak_in_words(processor.tokenizer)
+        return objective, data, conversations
     assert recipe.features
     clips = world_samples.ClipSamples(processor, recipe.samples, recipe.seed)
     make_features(model, clips, recipe.features, max(1, recipe.workers))
@@ -104,6 +114,12 @@ def train(recipe: Recipe, resume: bool = True) -> Path:
         targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
         lora = LoraConfig(r=recipe.lora_rank, lora_alpha=2 * recipe.lora_rank, target_modules=targets)
         inject_adapter_in_model(lora, model.language_model)
+    if recipe.stage == "stage1":
+        for folder in recipe.start_from:
+            tensors = load_file(Path(folder) / PARTS_FILE)
+            accent = {kind: tensors.get(f"accent.{kind}.weight") for kind in ("video", "sound")}
+            if None not in accent.values():
+                add_accent(model, accent)
     print(table_of_parts(model), flush=True)
     output = Path(recipe.output)
     arguments = TrainingArguments(
