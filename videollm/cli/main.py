@@ -23,6 +23,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "chat": ("videollm.cli.chat", "ask about videos, images and sounds: one question, or a conversation"),
     "convert": ("videollm.cli.convert", "make a model folder of published checkpoints"),
     "train": ("videollm.cli.train", "train a model by a recipe (YAML)"),
+    "data": ("videollm.cli.data", "look over a dataset of your own, or pack it into shards for streaming"),
     "doctor": ("videollm.cli.doctor", "say what this machine can run; check a model's folder"),
     "evaluate": ("videollm.cli.evaluate", "measure a model by a benchmark (YAML)"),
 }

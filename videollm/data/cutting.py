@@ -52,6 +52,12 @@ class Cutter:
                     with suppress(OSError):
                         pipe.close()
 
+    def kill(self) -> None:
+        """From another thread: end the cut that is being made, as if its process had died."""
+        child = self._child
+        if child is not None:
+            child.kill()
+
     def cut(self, src: Path, dst: Path, start_seconds: float, end_seconds: float) -> None:
         """Write [start, end) of a file as another.
 
