@@ -1,8 +1,8 @@
 """Train `tiny` from nothing and put it into videollm/assets/tiny: ``python scripts/make_tiny.py`` (or ``make tiny``).
 
 Runs the recipes train_configs/tiny_*.yaml: eye, ear and alignment one after the other on one core, the decoder's text
-beside them on another, then its harder questions and both stages on both. It may be stopped and started again at any time: finished steps are
-kept, an interrupted one goes on from its newest checkpoint.
+beside them on another; then the decoder's harder questions and both stages on both cores. It may be stopped and started
+again at any time: finished steps are kept, an interrupted one goes on from its newest checkpoint.
 """
 
 from __future__ import annotations

@@ -209,7 +209,8 @@ def licences(config: VideoLlamaConfig) -> list[Licence]:
     if (frame.hidden_size, frame.num_hidden_layers, frame.encoder_hidden_size) == (768, 12, 1408):
         found.append(Licence("BLIP-2 Q-Former", "BSD-3-Clause", True))
     if audio is not None and (audio.hidden_size, audio.num_hidden_layers, audio.projection_dim) == (768, 12, 1024):
-        found.append(Licence("ImageBind", "CC BY-NC-SA 4.0 (CC BY-NC 4.0 by its README): NOT for commercial use", False))
+        text_of = "CC BY-NC-SA 4.0 (CC BY-NC 4.0 by its README): NOT for commercial use"
+        found.append(Licence("ImageBind", text_of, False))
     if (text.hidden_size, text.num_hidden_layers) in ((4096, 32), (5120, 40)):
         found.append(
             Licence(
