@@ -7,7 +7,7 @@ from pathlib import Path
 
 from videollm.data.world_files import test_scene, write_scene
 
-CLIPS = {"two_things": ("two", 336), "cut": ("cut", 5), "textures": ("plain", 154)}
+CLIPS = {"two_things": ("two", 338), "cut": ("cut", 5), "textures": ("plain", 154)}
 """File name: kind and number of the test scene."""
 
 
