@@ -270,9 +270,11 @@ def test_a_terminal(model, clip):
         os.write(controller, b"What is it?\n")
         until(b"(the answer was cut at 4 tokens)")
         until(b"> ")
+        time.sleep(1)  # a signal between the prompt and the wait for a line is seen at the next key only
         process.send_signal(signal.SIGINT)
         until(b"(Ctrl-C again leaves)")
         until(b"> ")
+        time.sleep(1)  # a signal between the prompt and the wait for a line is seen at the next key only
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
         assert process.stderr.read() == b""
