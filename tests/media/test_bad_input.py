@@ -14,10 +14,10 @@ from pathlib import Path
 
 import av
 import numpy as np
-import psutil
 import pytest
 
 from tests.media.numbered import ALL_FRAMES, SOUND, everything, numbered_frames, numbers_of, smooth_noise, tones
+from tests.media.processes import own_children
 from videollm.clips import Clip
 from videollm.errors import MediaError, MediaLimitError, MediaNotFoundError, MediaUnreadableError
 from videollm.media.decode_worker import close_server, open_clip, read_clip
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def no_process_left() -> Iterator[None]:
     yield
     close_server()
-    assert psutil.Process().children(recursive=True) == []
+    assert own_children() == []
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from tests.media.numbered import ALL_FRAMES, SOUND, numbered_frames, numbers_of, smooth_noise, tones
+from tests.media.processes import own_children
 from videollm.errors import DecoderCrashedError, MediaError, MediaLimitError, MediaUnreadableError
 from videollm.media import decode_worker
 from videollm.media.decode_worker import close_server, inspect_clip, open_clip, read_clip, start_server
@@ -36,7 +37,7 @@ def no_process_and_no_descriptor_left() -> Iterator[None]:
     before = set(os.listdir("/proc/self/fd"))
     yield
     close_server()
-    assert psutil.Process().children(recursive=True) == []
+    assert own_children() == []
     assert len(os.listdir("/proc/self/fd")) <= len(before)
 
 
@@ -81,7 +82,7 @@ def test_one_server_for_many_files_and_none_when_idle(video: Path, monkeypatch: 
     servers = set()
     for _ in range(3):
         open_clip(video, frames=FrameSampling(frames=1))
-        servers |= {child.pid for child in psutil.Process().children(recursive=True)}
+        servers |= {child.pid for child in own_children()}
     assert len(servers) == 1
     deadline = time.monotonic() + 10
     while psutil.Process().children() and time.monotonic() < deadline:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from tests.media.numbered import numbered_frames, tones
+from tests.media.processes import own_children
 from videollm.errors import DecoderCrashedError, MediaError
 from videollm.media.decode_worker import close_server, open_clip
 from videollm.media.sampling import FrameSampling, SoundSampling
@@ -83,7 +84,7 @@ def nothing_leaks() -> Iterator[None]:
     handles = len(os.listdir("/proc/self/fd"))
     yield
     close_server()
-    assert psutil.Process().children(recursive=True) == []
+    assert own_children() == []
     assert len(os.listdir("/proc/self/fd")) <= handles
 
 
