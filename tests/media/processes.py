@@ -5,10 +5,12 @@ import psutil
 _OTHERS = {child.pid for child in psutil.Process().children(recursive=True)}
 
 
-def own_children() -> list[psutil.Process]:
+def own_children(recursive: bool = True) -> list[psutil.Process]:
     """Children of this process that were not there when the media tests were first used."""
     return [
-        child for child in psutil.Process().children(recursive=True) if child.pid not in _OTHERS and not _tracks(child)
+        child
+        for child in psutil.Process().children(recursive=recursive)
+        if child.pid not in _OTHERS and not _tracks(child)
     ]
 
 

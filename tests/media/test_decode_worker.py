@@ -82,12 +82,12 @@ def test_one_server_for_many_files_and_none_when_idle(video: Path, monkeypatch: 
     servers = set()
     for _ in range(3):
         open_clip(video, frames=FrameSampling(frames=1))
-        servers |= {child.pid for child in own_children()}
+        servers |= {child.pid for child in own_children(recursive=False)}
     assert len(servers) == 1
     deadline = time.monotonic() + 10
-    while psutil.Process().children() and time.monotonic() < deadline:
+    while own_children() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert psutil.Process().children() == []
+    assert own_children() == []
     assert numbers_of(open_clip(video, frames=FrameSampling(frames=1))) == [0]
 
 
@@ -142,7 +142,7 @@ def test_a_crash_of_the_decoder_is_one_error(slow_video: Path, number: signal.Si
     def strike() -> None:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            workers = [g for child in psutil.Process().children() for g in child.children()]
+            workers = [g for child in own_children(recursive=False) for g in child.children()]
             if workers:
                 time.sleep(0.1)
                 os.kill(workers[0].pid, number)
@@ -160,7 +160,7 @@ def test_a_crash_of_the_decoder_is_one_error(slow_video: Path, number: signal.Si
 
 def test_a_dead_server_is_replaced(video: Path) -> None:
     open_clip(video, frames=FrameSampling(frames=1))
-    (server,) = psutil.Process().children()
+    (server,) = own_children(recursive=False)
     server.kill()
     server.wait()
     assert numbers_of(open_clip(video, frames=FrameSampling(frames=1))) == [0]
@@ -199,7 +199,7 @@ def test_the_process_is_small_and_quiet(video: Path, capfd: pytest.CaptureFixtur
             open_clip(path, frames=ALL_FRAMES, sound=SOUND)
         except MediaError as error:
             assert "\n" not in str(error)
-    (server,) = psutil.Process().children()
+    (server,) = own_children(recursive=False)
     assert server.memory_info().rss < 150 * 1024**2
     assert not any("torch" in mapped.path for mapped in server.memory_maps())
     assert capfd.readouterr() == ("", "")

@@ -115,7 +115,7 @@ def test_mutations(originals: list[Path], tmp_path: Path, nothing_leaks: None) -
             assert "took longer" not in message, message
         slowest = max(slowest, time.monotonic() - started)
         path.unlink()
-        children = me.children()
+        children = own_children(recursive=False)
         servers |= {child.pid for child in children}
         if number == 100:
             memory = me.memory_info().rss + sum(c.memory_info().rss for c in children)
@@ -127,5 +127,5 @@ def test_mutations(originals: list[Path], tmp_path: Path, nothing_leaks: None) -
     assert outcomes["MediaUnreadableError"] > MUTATIONS // 10, "and many do not"
     assert len(servers) == 1, "one server served all"
     assert len(os.listdir("/proc/self/fd")) <= handles
-    grown = me.memory_info().rss + sum(c.memory_info().rss for c in me.children()) - memory
+    grown = me.memory_info().rss + sum(c.memory_info().rss for c in own_children(recursive=False)) - memory
     assert grown < 40 * 1024**2, f"{grown} bytes more than after the first hundred"
