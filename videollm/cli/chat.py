@@ -83,8 +83,7 @@ def run(args: argparse.Namespace) -> int:
             opening = open_early(decoding, paths, args)
             wait(opening, timeout=AT_ONCE_SECONDS, return_when=FIRST_EXCEPTION)
             raise_failures(opening)
-            import videollm.models.hub  # noqa: F401  all of torch: what takes long, and needs no clip
-
+            import_models()
             clips = [future.result() for future in opening] or paths
             session = start(args)
             for clip in clips:
@@ -96,6 +95,18 @@ def run(args: argparse.Namespace) -> int:
     if question is not None:
         return conversation.one(question)
     return conversation.talk() if sys.stdin.isatty() else conversation.read(sys.stdin)
+
+
+def import_models() -> None:
+    """All of torch and transformers: what takes longest of a first answer, a tenth less without collecting garbage."""
+    import gc
+
+    gc.disable()
+    try:
+        import videollm.models.hub  # noqa: F401
+    finally:
+        gc.enable()
+    gc.freeze()
 
 
 def split_words(words: list[str], ask: str | None) -> tuple[list[Path], str | None]:
