@@ -6,8 +6,7 @@ import multiprocessing
 import pytest
 
 from videollm.data.ledger import Ledger, read_ledger
-from videollm.data.sample import UnusableSampleError
-from videollm.errors import DataError
+from videollm.errors import DataError, UnusableSampleError
 
 
 def skip(ledger, index, reason="broken media"):

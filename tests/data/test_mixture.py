@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from videollm.data.ledger import Ledger, read_ledger
 from videollm.data.mixture import Mixture
-from videollm.data.sample import Sample, UnusableSampleError
-from videollm.errors import DataError
+from videollm.data.sample import Sample
+from videollm.errors import DataError, UnusableSampleError
 from videollm.messages import assistant, user
 
 

@@ -10,10 +10,10 @@ from videollm.data.captions import ALIGNMENT_REQUESTS
 from videollm.data.llava_cc3m import LlavaCC3M
 from videollm.data.llava_instruct import LlavaInstruct
 from videollm.data.minigpt4 import MiniGPT4
-from videollm.data.sample import JsonlSamples, UnusableSampleError, write_samples
+from videollm.data.sample import JsonlSamples, write_samples
 from videollm.data.videochat import VideoChat
 from videollm.data.webvid import WebVid
-from videollm.errors import DataError
+from videollm.errors import DataError, UnusableSampleError
 from videollm.media.read import read_clip
 from videollm.media.sampling import FrameSampling
 from videollm.media.write import write_video

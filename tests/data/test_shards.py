@@ -23,9 +23,9 @@ from tests.data.dataset import sample, write_samples
 from tests.data.file_server import serving
 from tests.media.numbered import everything, numbered_frames, numbers_of, tones
 from videollm.data import ranges
-from videollm.data.sample import Media, Sample, UnusableSampleError
+from videollm.data.sample import Media, Sample
 from videollm.data.shards import ShardSamples, write_shards
-from videollm.errors import DataError
+from videollm.errors import DataError, UnusableSampleError
 from videollm.media.write import write_sound, write_video
 
 COUNT = 11

@@ -64,7 +64,7 @@ def one_by_one(predictor: Predictor, prompt: Prompt) -> list[int]:
         max_new_tokens=predictor.max_new_tokens,
         suppress_tokens=predictor.never,
     )[0, len(ids) :].tolist()
-    stops = set(predictor.stops.tolist())
+    stops = {token for token, *rest in predictor.stops if not rest}
     return out[: next((i for i, token in enumerate(out) if token in stops), len(out))]
 
 
@@ -125,3 +125,23 @@ def test_the_limit_of_tokens_holds() -> None:
     prompts = [Prompt(shown, asked(question(rng))) for _ in range(9)]
     for a, b in zip(short.answer(prompts), long.answer(prompts), strict=True):
         assert len(a.token_ids) <= 2 and b.token_ids[: len(a.token_ids)] == a.token_ids
+
+
+def test_several_tokens_that_end_an_answer_end_it() -> None:
+    model, processor = small_model()
+    clip = drawn_clip(10)
+    free = Predictor(model, processor, max_new_tokens=12)
+    (shown,) = free.show([clip])
+    prompts = [Prompt(shown, asked(text)) for text in ("what is in the video?", "how many shapes are there?")]
+    said = [answer.token_ids for answer in free.answer(prompts)]
+    assert len(said[0]) > 5
+    stop = said[0][3:5]
+    processor.stop_sequences = [stop]
+    for ids, prompt, answer in zip(
+        said, prompts, Predictor(model, processor, max_new_tokens=12).answer(prompts), strict=True
+    ):
+        end = next((i for i in range(len(ids)) if ids[i : i + 2] == stop), len(ids))
+        assert answer.token_ids == ids[:end]
+        session = ChatSession(model, processor, max_new_tokens=12)
+        session.add(clip)
+        assert tuple(session.ask(prompt.messages[0].text).token_ids) == answer.token_ids

@@ -67,6 +67,12 @@ class KeyValueCache:
     def __len__(self) -> int:
         return len(self.positions)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the keys and values."""
+        tensors = (getattr(layer, name, None) for layer in self.states.layers for name in ("keys", "values"))
+        return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, torch.Tensor))
+
     def clear(self) -> None:
         """Forgets everything."""
         self.positions = []
@@ -128,6 +134,11 @@ class EncodedMedia:
 
     def __contains__(self, key: str) -> bool:
         return key in self._features
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all rows."""
+        return sum(rows.nbytes for rows in self._features.values())
 
     def clear(self) -> None:
         """Forgets everything."""

@@ -214,6 +214,15 @@ class Decoding:
         return forward(self._model, self._cache, embedding(ids), [token_id])
 
 
+def stop_sequences(model: Any, processor: Any) -> list[tuple[int, ...]]:
+    """Ids that end an answer: those of the generation config and the model's, and what a template closes with."""
+    ids: set[int] = set()
+    for config in (model.generation_config, model.config):
+        found = getattr(config, "eos_token_id", None)
+        ids |= set() if found is None else {found} if isinstance(found, int) else set(found)
+    return [(i,) for i in sorted(ids)] + [tuple(stop) for stop in getattr(processor, "stop_sequences", ())]
+
+
 class Detokenizer(Protocol):
     """What turns ids into text: a tokenizer of the library."""
 

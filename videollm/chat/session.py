@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from videollm.chat.cache import EncodedMedia, KeyValueCache, Position, prompt_positions
-from videollm.chat.generation import Decoding, Finish, GenerationOptions, WordStream, prefill
+from videollm.chat.generation import Decoding, Finish, GenerationOptions, WordStream, prefill, stop_sequences
 from videollm.clips import Clip
 from videollm.errors import (
     ChatError,
@@ -225,6 +225,15 @@ class ChatSession:
         return int(self.model.config.text_config.max_position_embeddings)
 
     @property
+    def memory_bytes(self) -> int:
+        """What the session holds in memory: keys and values, features, and the clips' frames and sound."""
+        clips = 0
+        for clip in self._clips.values():
+            clips += 0 if clip.frames is None else clip.frames.pixels.nbytes
+            clips += sum(wave.samples.nbytes for wave in clip.waveforms or ())
+        return self._cache.nbytes + self._encoded.nbytes + clips
+
+    @property
     def clips(self) -> Mapping[str, Clip]:
         """The clips by name, read-only."""
         return MappingProxyType(self._clips)
@@ -390,7 +399,7 @@ class ChatSession:
             logits,
             plan.options,
             limit=plan.limit,
-            stop_sequences=self._stop_sequences(),
+            stop_sequences=stop_sequences(self.model, self.processor),
             never=self._placeholders(),
             stopped=stopped,
         )
@@ -571,14 +580,6 @@ class ChatSession:
         if set(generation) - known:
             raise ConfigError(f"no such option: {sorted(set(generation) - known)}; there are {sorted(known)}")
         return replace(self.options, **generation)
-
-    def _stop_sequences(self) -> list[tuple[int, ...]]:
-        """Single ids from the generation config and the model's config, and sequences that the processor names."""
-        ids: set[int] = set()
-        for config in (self.model.generation_config, self.model.config):
-            found = getattr(config, "eos_token_id", None)
-            ids |= set() if found is None else {found} if isinstance(found, int) else set(found)
-        return [(i,) for i in sorted(ids)] + [tuple(s) for s in getattr(self.processor, "stop_sequences", ())]
 
     def _placeholders(self) -> list[int]:
         """Ids that stand for media: said by the model, they would be read as a clip in the next turn."""

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from videollm.data.sample import Media, Sample, UnusableSampleError, path_inside
-from videollm.errors import DataError
+from videollm.data.sample import Media, Sample, path_inside
+from videollm.errors import DataError, UnusableSampleError
 from videollm.messages import MediaPart, assistant, user
 
 

@@ -8,8 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from videollm.data.sample import UnusableSampleError
-from videollm.errors import DataError
+from videollm.errors import DataError, UnusableSampleError
 
 LEAST_SEEN = 100
 """The share of skipped samples is judged once so many were tried: one bad file among the first three is no verdict."""

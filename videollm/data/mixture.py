@@ -16,8 +16,8 @@ from functools import lru_cache
 import numpy as np
 
 from videollm.data.ledger import Ledger
-from videollm.data.sample import Sample, Source, UnusableSampleError
-from videollm.errors import DataError
+from videollm.data.sample import Sample, Source
+from videollm.errors import DataError, UnusableSampleError
 
 MAX_REPLACEMENTS = 100
 """After so many unusable samples in a row a source is given up."""

@@ -20,32 +20,16 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from videollm.errors import DataError
+from videollm.errors import DataError, UnusableSampleError
 from videollm.media.write import atomic
 from videollm.messages import MediaPart, Message, TextPart
 
-Reason = Literal[
-    "missing media", "broken media", "media over a limit", "too long", "empty caption", "bad annotation", "no target"
-]
-"""Why a sample cannot be used."""
-
 SHOWN_AS = ("image", "video", "audio")
 MAX_LINE_BYTES = 16 * 1024**2
-
-
-class UnusableSampleError(DataError):
-    """One sample that cannot be used; the source as a whole can. ``reason`` is what it is counted under."""
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason: Reason = reason
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.reason, str(self))
 
 
 @dataclass(frozen=True)

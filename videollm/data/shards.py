@@ -38,8 +38,8 @@ import numpy as np
 from videollm.data import tars
 from videollm.data.cutting import CUT_LIMITS, Cutter
 from videollm.data.ranges import beside, is_address, read_range, read_whole, shown
-from videollm.data.sample import JsonlSamples, Media, Sample, UnusableSampleError, sample_from_json, sample_to_json
-from videollm.errors import DataError, MediaError
+from videollm.data.sample import JsonlSamples, Media, Sample, sample_from_json, sample_to_json
+from videollm.errors import DataError, MediaError, UnusableSampleError
 from videollm.media.decode_worker import inspect_clip
 from videollm.media.write import atomic
 

@@ -23,9 +23,9 @@ import numpy as np
 from videollm.clips import Clip, Frames, Waveform
 from videollm.data.histograms import draw_histograms
 from videollm.data.ranges import shown
-from videollm.data.sample import JsonlSamples, Media, Sample, UnusableSampleError
+from videollm.data.sample import JsonlSamples, Media, Sample
 from videollm.data.shards import fetched
-from videollm.errors import DataError, MediaError, MediaNotFoundError
+from videollm.errors import DataError, MediaError, MediaNotFoundError, UnusableSampleError
 from videollm.media.decode_worker import open_clip
 from videollm.media.sampling import FrameSampling, SoundSampling
 

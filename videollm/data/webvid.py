@@ -12,8 +12,8 @@ from pathlib import Path
 
 from videollm.data.annotations import captioned, media_file
 from videollm.data.captions import clean_caption
-from videollm.data.sample import Sample, UnusableSampleError
-from videollm.errors import DataError
+from videollm.data.sample import Sample
+from videollm.errors import DataError, UnusableSampleError
 
 COLUMNS = ("videoid", "name", "page_dir")
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from videollm.chat.generation import stop_sequences
 from videollm.clips import Clip
 from videollm.messages import Message
 
@@ -71,11 +72,7 @@ class Predictor:
         self.device, self.dtype = model.get_input_embeddings().weight.device, model.get_input_embeddings().weight.dtype
         config = model.config
         self.never = [i for i in (config.video_token_id, config.audio_token_id) if i < config.text_config.vocab_size]
-        stops: set[int] = set()
-        for source in (model.generation_config, config):
-            found = getattr(source, "eos_token_id", None)
-            stops |= set() if found is None else {found} if isinstance(found, int) else set(found)
-        self.stops = torch.tensor(sorted(stops), device=self.device)
+        self.stops = stop_sequences(model, processor)
 
     @torch.inference_mode()
     def show(self, clips: Sequence[Clip]) -> list[Shown]:
@@ -209,7 +206,7 @@ class Predictor:
         embeds = self.model.get_input_embeddings()(input_ids)
         generated: list[list[int]] = [[] for _ in rests]
         rows = torch.arange(count)
-        done = torch.zeros(count, dtype=torch.bool, device=self.device)
+        done = torch.zeros(count, dtype=torch.bool)
         for step in range(self.max_new_tokens):
             output = self.model(
                 inputs_embeds=embeds,
@@ -222,26 +219,26 @@ class Predictor:
             logits = output.logits[:, -1].float()
             logits[:, self.never] = -torch.inf
             chosen = logits.argmax(-1)
-            done |= torch.isin(chosen, self.stops)
-            for row, token, finished in zip(rows.tolist(), chosen.tolist(), done.tolist(), strict=True):
-                if not finished:
+            for place, (row, token) in enumerate(zip(rows.tolist(), chosen.tolist(), strict=True)):
+                if not done[place]:
                     generated[row].append(token)
+                    done[place] = self._ended(generated[row])
             if bool(done.all()) or step == self.max_new_tokens - 1:
                 break
             if int(done.sum()) * 5 >= len(done):  # finished rows run along until there are enough to be worth a copy
-                kept = (~done).nonzero().flatten()
-                cache.batch_select_indices(kept)
-                rows, mask, positions, chosen, done = (
-                    rows[kept.cpu()],
-                    mask[kept],
-                    positions[kept],
-                    chosen[kept],
-                    done[kept],
-                )
+                rows, left = rows[~done], (~done).nonzero().flatten().to(self.device)
+                cache.batch_select_indices(left)
+                mask, positions, chosen, done = mask[left], positions[left], chosen[left], done[~done]
             embeds = self.model.get_input_embeddings()(chosen[:, None])
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             positions = positions[:, -1:] + 1
         return generated
+
+    def _ended(self, generated: list[int]) -> bool:
+        """Whether the last ids end an answer; they are taken from it."""
+        end = next((len(stop) for stop in self.stops if tuple(generated[-len(stop) :]) == stop), 0)
+        del generated[len(generated) - end :]
+        return end > 0
 
 
 @dataclass(eq=False)
