@@ -1,6 +1,7 @@
 """One YAML file checked against one frozen dataclass: `load_settings`.
 
-An unknown key, a wrong type, a missing key or a missing file is one line: file, line, and the nearest valid key.
+An unknown key, a wrong type, a missing key or a missing file is one line: file, line, and the nearest valid key; in a
+section of keys, and in a list of sections, too.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ def load_settings(path: str | Path, kind: type[T], overrides: typing.Sequence[st
 
     Args:
         path: the file.
-        kind: a frozen dataclass; fields without a default are required.
-        overrides: ``key=value`` strings, the value in YAML.
+        kind: a frozen dataclass; fields without a default are required. A field that is a dataclass itself, or a tuple
+            of them, is a section, or a list of sections.
+        overrides: ``key=value`` strings, the value in YAML; ``section.key=value`` reaches into a section.
 
     Raises:
         ConfigError: naming the file, the line and what to do.
@@ -40,42 +42,92 @@ def load_settings(path: str | Path, kind: type[T], overrides: typing.Sequence[st
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)}); correct it") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds no mapping of keys to values; see {kind.__name__} for its keys")
-    lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
+    places: dict[tuple[Any, ...], str] = {}
+    _note_lines(node, (), str(path), places)
     for override in overrides:
-        key, separator, value = override.partition("=")
+        name, separator, value = override.partition("=")
         if not separator:
             raise ConfigError(f"--set {override!r} is not key=value; write for example --set seed=1")
-        values[key] = yaml.safe_load(value)
-        lines[key] = 0
+        *sections, key = name.split(".")
+        target = values
+        for section in sections:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"--set {name}: {section} is no section of keys; give it as a whole")
+        try:
+            target[key] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError):
+            raise ConfigError(f"--set {name}: {value!r} is not a YAML value; write for example --set seed=1") from None
+        places[*sections, key] = f"--set {name}"
+    return _as_section(values, kind, (), str(path), places)
 
-    def where(key: str) -> str:
-        return f"--set {key}" if lines.get(key) == 0 else f"{path} line {lines.get(key, 1)}"
+
+def _note_lines(node: Any, keys: tuple[Any, ...], path: str, places: dict[tuple[Any, ...], str]) -> None:
+    """Where each key and each element of a list stands, by the keys that lead to it."""
+    if node.id == "mapping":
+        inner = [(key.value, key, value) for key, value in node.value]
+    else:
+        inner = [(place, value, value) for place, value in enumerate(node.value)] if node.id == "sequence" else []
+    for key, named, value in inner:
+        places[*keys, key] = f"{path} line {named.start_mark.line + 1}"
+        _note_lines(value, (*keys, key), path, places)
+
+
+def _as_section(value: Any, kind: type[T], keys: tuple[Any, ...], path: str, places: dict[tuple[Any, ...], str]) -> T:
+    """A mapping as a dataclass."""
+
+    def where(*inner: Any) -> str:
+        """The place of a key, or of the nearest section around it."""
+        lead = (*keys, *inner)
+        return next((places[lead[:end]] for end in range(len(lead), 0, -1) if lead[:end] in places), path)
 
     types_of = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for key, value in values.items():
+    given: dict[str, Any] = {}
+    for key, one in value.items():
         if key not in fields:
             near = difflib.get_close_matches(str(key), fields, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(fields)}"
             raise ConfigError(f"{where(key)}: unknown key {key!r}; {hint}")
-        values[key] = _as_type(value, types_of[key], f"{where(key)}: {key}")
+        section, many = _section_of(types_of[key])
+        if section is None or one is None:
+            given[key] = _as_type(one, types_of[key], f"{where(key)}: {key}")
+        elif not many and isinstance(one, dict):
+            given[key] = _as_section(one, section, (*keys, key), path, places)
+        elif many and isinstance(one, list) and all(isinstance(part, dict) for part in one):
+            given[key] = tuple(
+                _as_section(part, section, (*keys, key, place), path, places) for place, part in enumerate(one)
+            )
+        else:
+            shape = "a list of sections, each" if many else "a section"
+            names = ", ".join(field.name for field in dataclasses.fields(section))
+            raise ConfigError(f"{where(key)}: {key} is {one!r}; it must be {shape} with the keys {names}")
     missing = [
         name
         for name, field in fields.items()
-        if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if name not in value and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
     if missing:
-        raise ConfigError(f"{path}: missing key {missing[0]!r}; add it")
+        raise ConfigError(f"{where()}: missing key {missing[0]!r}; add it")
     try:
-        return kind(**values)
+        return kind(**given)
     except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{where()}: {error}") from None
+
+
+def _section_of(wanted: Any) -> tuple[Any, bool]:
+    """(the dataclass that a field holds or None, whether it holds many of them)."""
+    many = typing.get_origin(wanted) is tuple
+    for option in typing.get_args(wanted) or (wanted,):
+        if dataclasses.is_dataclass(option):
+            return option, many
+    return None, many
 
 
 def _as_type(value: Any, wanted: Any, where: str) -> Any:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from videollm.errors import ConfigError
 from videollm.settings import load_settings
 from videollm.training.freeze import LEARNS, freeze, table_of_parts
-from videollm.training.recipe import Recipe
+from videollm.training.recipe import Recipe, World
 from videollm.training.run import assemble, train
 from videollm.training.tiny import build_tiny
 from videollm.training.trainer import PARTS_FILE
@@ -24,8 +24,8 @@ def tokenizer(tmp_path_factory):
 
 def _recipe(tokenizer, output, **changes):
     base = Recipe(
-        stage="audio", output=str(output), samples=64, batch_size=2, steps=4, learning_rate=1e-3, warmup_steps=1,
-        tokenizer=tokenizer, workers=0, save_steps=2, log_steps=1,
+        stage="audio", output=str(output), world=World(samples=64, tokenizer=tokenizer), batch_size=2, steps=4,
+        learning_rate=1e-3, warmup_steps=1, workers=0, save_steps=2, log_steps=1,
     )  # fmt: skip
     return dataclasses.replace(base, **changes)
 

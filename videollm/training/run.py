@@ -56,32 +56,34 @@ def assemble(folders: tuple[str, ...], seed: int, tokenizer: str) -> tuple[Any, 
 
 def _objective(recipe: Recipe, model: Any, processor: Any) -> tuple[nn.Module, Any, Any]:
     """(objective, dataset, collate function) of a stage."""
+    world = recipe.world
+    assert world is not None
     conversations = world_samples.Conversations(processor.tokenizer.pad_token_id)
     if recipe.stage == "vision":
         vision = model.config.vision_config
         data = world_samples.FrameSamples(
-            processor, recipe.samples, vision.image_size, vision.image_size // vision.patch_size, recipe.seed
+            processor, world.samples, vision.image_size, vision.image_size // vision.patch_size, recipe.seed
         )
         return VisionObjective(model), data, world_samples.stack
     if recipe.stage == "audio":
-        data = world_samples.SegmentSamples(processor, recipe.samples, recipe.seed)
+        data = world_samples.SegmentSamples(processor, world.samples, recipe.seed)
         return AudioObjective(model), data, world_samples.stack_segments
     if recipe.stage == "decoder":
         data = world_samples.DialogueSamples(
-            processor, recipe.samples, recipe.turns, recipe.seed,
-            emphasis=recipe.emphasis, only=recipe.only or None, kinds=recipe.kinds,
+            processor, world.samples, world.turns, recipe.seed,
+            emphasis=world.emphasis, only=world.only or None, kinds=world.kinds,
         )  # fmt: skip
-        objective = DecoderObjective(model, recipe.noise, recipe.weigh)
+        objective = DecoderObjective(model, world.noise, world.weigh)
         for folder in recipe.start_from:
             load_parts(objective, folder, heads=True)
-        if recipe.words:
+        if world.words:
             objective.speak_in_words(processor.tokenizer)
         return objective, data, conversations
     assert recipe.features
-    clips = world_samples.ClipSamples(processor, recipe.samples, recipe.seed)
+    clips = world_samples.ClipSamples(processor, world.samples, recipe.seed)
     make_features(model, clips, recipe.features, max(1, recipe.workers))
     about = {"alignment": "facts", "stage1": "captions", "stage2": "dialogues"}[recipe.stage]
-    items = world_samples.ClipItems(processor, recipe.turns, recipe.seed, about)
+    items = world_samples.ClipItems(processor, world.turns, recipe.seed, about)
     data = FeatureSamples(recipe.features, items)
     if recipe.stage == "alignment":
         return AlignmentObjective(model), data, conversations
@@ -98,10 +100,12 @@ def train(recipe: Recipe, resume: bool = True) -> Path:
     Returns:
         the run's folder, which then holds the trained parts.
     """
+    if recipe.world is None:
+        raise ConfigError("a model's folder cannot be trained yet")
     torch.set_num_threads(recipe.threads)
     set_seed(recipe.seed)
     started = time.monotonic()
-    model, processor = assemble(recipe.start_from, recipe.seed, recipe.tokenizer)
+    model, processor = assemble(recipe.start_from, recipe.seed, recipe.world.tokenizer)
     objective, data, collate = _objective(recipe, model, processor)
     freeze(model, recipe.stage)
     if not torch.cuda.is_available():
