@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -40,12 +41,19 @@ def staged(out: Path) -> Iterator[Path]:
         raise ConversionError(f"{out} is there already; remove it, or choose another --out")
     staging = out.with_name(f".{out.name}.part")
     missing = [folder for folder in (out.parent, *out.parent.parents) if not folder.exists()]
+    mine = True
     try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        yield staging
-        _flush(staging)
-        os.replace(staging, out)
+        staging.mkdir(parents=True, exist_ok=True)
+        with _locked(staging) as mine:
+            if not mine:
+                raise ConversionError(
+                    f"{out} is being written by another conversion; wait for it, or choose another --out"
+                )
+            for left in staging.iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            yield staging
+            _flush(staging)
+            os.replace(staging, out)
     except (OSError, SafetensorError) as error:
         _vanish(staging, missing)
         reason = getattr(error, "strerror", None) or str(error)
@@ -54,8 +62,24 @@ def staged(out: Path) -> Iterator[Path]:
             f"room, or choose another --out"
         ) from error
     except BaseException:
-        _vanish(staging, missing)
+        if mine:
+            _vanish(staging, missing)
         raise
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Whether the folder is this process's alone; if so, until the block or the process ends."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = os.path.samestat(os.fstat(handle), os.stat(folder))
+        except (BlockingIOError, FileNotFoundError):
+            mine = False
+        yield mine
+    finally:
+        os.close(handle)
 
 
 def _vanish(staging: Path, parents: Sequence[Path]) -> None:
