@@ -1,0 +1,352 @@
+"""One worker, many conversations: order, limits, leaving, forgetting, another model."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from tests.cli.bad_files import good, written
+from tests.small_model import small_model
+from videollm.chat.session import ChatSession
+from videollm.errors import (
+    BusyError,
+    ChatError,
+    ConfigError,
+    MediaUnreadableError,
+    ModelNotFoundError,
+    NotYoursError,
+    UnavailableError,
+)
+from videollm.serving.model_worker import ModelChoice, ModelWorker, WorkerLimits
+
+MODEL = small_model()
+OTHER = small_model(seed=1)
+LONG = {"max_new_tokens": 400, "temperature": 1.5, "seed": 3}
+"""Options of an answer that takes its time."""
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return good(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture
+def work():
+    """Runs a scenario against a worker, which is closed at its end."""
+
+    def run(scenario, limits=None, load=lambda choice: MODEL, **options):
+        async def whole():
+            worker = ModelWorker(limits=limits, load=load, **options).start()
+            try:
+                return await asyncio.wait_for(scenario(worker), 60)
+            finally:
+                await asyncio.to_thread(worker.close, 0)
+
+        return asyncio.run(whole())
+
+    return run
+
+
+def alone(clip, *questions, model=MODEL, **options):
+    """What a session answers that nobody else disturbs."""
+    session = ChatSession(*model)
+    session.add(clip)
+    return [session.ask(question, **options).text for question in questions]
+
+
+async def until(condition):
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+def test_an_answer_is_streamed_and_is_that_of_a_session(work, clip):
+    async def scenario(worker):
+        one = worker.open()
+        await worker.add(one, clip, "good.mp4")
+        turn = await worker.ask(one, "what is it", max_new_tokens=40)
+        pieces = [piece async for piece in turn]
+        return pieces, turn.answer, one
+
+    pieces, answer, one = work(scenario)
+    assert len(pieces) > 1
+    assert "".join(pieces) == answer.text == alone(clip, "what is it", max_new_tokens=40)[0]
+    assert answer.coverage[0].name == "good.mp4" and answer.coverage[0].frames == 8
+    assert [exchange.clips for exchange in one.exchanges] == [("good.mp4",)]
+    assert one.transcript()["turns"][0]["answer"] == answer.text
+
+
+def test_conversations_at_once_do_not_disturb_each_other(work, clip):
+    questions = [f"question {number}" for number in range(6)]
+
+    async def scenario(worker):
+        async def talk(question):
+            one = worker.open()
+            await worker.add(one, clip, "good.mp4")
+            first = await (await worker.ask(one, question, max_new_tokens=30)).finished()
+            second = await (await worker.ask(one, "and then?", max_new_tokens=30)).finished()
+            assert second.timings.reused_tokens > first.timings.prompt_tokens
+            return [first.text, second.text]
+
+        return await asyncio.gather(*map(talk, questions))
+
+    together = work(scenario, WorkerLimits(at_once=3))
+    assert together == [alone(clip, question, "and then?", max_new_tokens=30) for question in questions]
+
+
+def test_a_full_queue_refuses_and_recovers(work, clip):
+    async def scenario(worker):
+        conversations = [worker.open() for _ in range(4)]
+        turns = [await worker.ask(one, "tell all", **LONG) for one in conversations[:3]]
+        with pytest.raises(BusyError, match="3 questions are being answered or wait, which is the limit"):
+            await worker.ask(conversations[3], "and me?")
+        assert worker.counts.refused == 1
+        for turn in turns:
+            turn.cancel()
+        for turn in turns:
+            [piece async for piece in turn]
+        return await (await worker.ask(conversations[3], "and me?", max_new_tokens=5)).finished()
+
+    assert work(scenario, WorkerLimits(at_once=1, waiting=2)).finish in ("end", "length")
+
+
+def test_who_goes_away_is_not_answered_any_more(work):
+    async def scenario(worker):
+        one, two = worker.open(), worker.open()
+        async with await worker.ask(one, "tell all", **LONG) as turn:
+            async for _ in turn:
+                break
+            waiting = await worker.ask(two, "and me?", **LONG)
+            waiting.cancel()
+        await until(lambda: not worker.answering and not worker.queue_length)
+        with pytest.raises(UnavailableError, match="taken back before"):
+            await waiting.finished()
+        assert one.exchanges[0].answer.finish == "stopped"
+        assert len(one.exchanges[0].answer.token_ids) < 400
+        assert two.exchanges == []
+        return await (await worker.ask(one, "go on", max_new_tokens=5)).finished()
+
+    assert work(scenario, WorkerLimits(at_once=1)).finish in ("end", "length")
+
+
+def test_one_answer_at_a_time_in_a_conversation(work):
+    async def scenario(worker):
+        one = worker.open()
+        first = await worker.ask(one, "tell all", **LONG)
+        second = await worker.ask(one, "and this?")
+        with pytest.raises(ChatError, match="still answering"):
+            await second.finished()
+        with pytest.raises(ChatError, match="must end first"):
+            await worker.look(one, 3)
+        first.cancel()
+
+    work(scenario)
+
+
+def test_a_bad_file_and_a_bad_question_leave_the_conversation_usable(work, clip, tmp_path):
+    async def scenario(worker):
+        one = worker.open()
+        with pytest.raises(MediaUnreadableError, match=r"^holiday\.mp4: "):
+            await worker.add(one, written(tmp_path, "x", b"no video at all" * 100), "holiday.mp4")
+        assert one.files == {}
+        await worker.add(one, clip, "good.mp4")
+        with pytest.raises(ChatError, match="empty"):
+            await (await worker.ask(one, "  ")).finished()
+        with pytest.raises(ConfigError, match="temperature"):
+            await (await worker.ask(one, "what?", temperature=-1)).finished()
+        return await (await worker.ask(one, "what is it", max_new_tokens=40)).finished()
+
+    assert work(scenario).text == alone(clip, "what is it", max_new_tokens=40)[0]
+
+
+def test_a_conversation_whose_memory_was_taken_goes_on(work, clip):
+    async def scenario(worker):
+        one = worker.open()
+        await worker.add(one, clip, "good.mp4")
+        first = await (await worker.ask(one, "what is it", max_new_tokens=20)).finished()
+        await until(lambda: one.chat is None)
+        assert worker.memory_bytes == 0 and worker.counts.dropped_caches >= 1
+        second = await (await worker.ask(one, "and then?", max_new_tokens=20)).finished()
+        assert second.timings.reused_tokens == 0
+        return [first.text, second.text]
+
+    texts = work(scenario, WorkerLimits(memory_bytes=0))
+    assert texts == alone(clip, "what is it", "and then?", max_new_tokens=20)
+
+
+def test_the_least_recently_used_is_dropped_first(work, clip):
+    async def scenario(worker):
+        one, two = worker.open(), worker.open()
+        for conversation in (one, two):
+            await worker.add(conversation, clip, "good.mp4")
+            await (await worker.ask(conversation, "what is it", max_new_tokens=5)).finished()
+        worker.limits = WorkerLimits(memory_bytes=two.memory_bytes)
+        await worker.call(two, lambda conversation: None)
+        await until(lambda: one.chat is None)
+        assert two.chat is not None
+
+    work(scenario)
+
+
+def test_conversations_that_were_left_are_closed(work, clip):
+    now = [0.0]
+    closed = []
+
+    async def scenario(worker):
+        worker.closed = closed.append
+        one, two = worker.open(), worker.open()
+        now[0] = 9.0
+        worker.get(two.id)
+        now[0] = 11.0
+        await worker.call(two, lambda conversation: None)
+        await until(lambda: closed)
+        with pytest.raises(NotYoursError, match="not open any more"):
+            worker.get(one.id)
+        assert worker.get(two.id) is two
+        return one
+
+    one = work(scenario, WorkerLimits(idle_seconds=10), clock=lambda: now[0])
+    assert closed == [one.id]
+
+
+def test_there_is_a_limit_to_conversations_and_clips(work, clip):
+    async def scenario(worker):
+        one = worker.open()
+        with pytest.raises(BusyError, match="1 conversations are open"):
+            worker.open()
+        await worker.add(one, clip, "good.mp4")
+        with pytest.raises(ChatError, match="at most 1 clips"):
+            await worker.add(one, clip, "good.mp4")
+        await worker.call(one, lambda conversation: conversation.clear())
+        return (await worker.add(one, clip, "good.mp4")).name
+
+    assert work(scenario, WorkerLimits(conversations=1, clips=1)) == "good.mp4"
+
+
+def test_clips_brought_at_once_all_arrive(work, clip):
+    async def scenario(worker):
+        one = worker.open()
+        clips = await asyncio.gather(*(worker.add(one, clip, "good.mp4") for _ in range(3)))
+        assert sorted(added.name for added in clips) == sorted(one.files)
+        return sorted(one.files)
+
+    assert work(scenario) == ["good.mp4", "good.mp4 (2)", "good.mp4 (3)"]
+
+
+def test_undo_and_fewer_frames(work, clip):
+    async def scenario(worker):
+        one = worker.open()
+        await worker.add(one, clip, "good.mp4")
+        await (await worker.ask(one, "what is it", max_new_tokens=5)).finished()
+        assert await worker.call(one, lambda conversation: conversation.undo()) == "what is it"
+        assert one.exchanges == []
+        assert await worker.call(one, lambda conversation: conversation.undo()) is None
+        with pytest.raises(ConfigError, match="1 to 32 frames"):
+            await worker.look(one, 33)
+        await worker.look(one, 3)
+        return await (await worker.ask(one, "what is it", max_new_tokens=5)).finished()
+
+    assert work(scenario).coverage[0].frames == 3
+
+
+def test_ceilings_are_over_what_clients_ask_for(work):
+    async def scenario(worker):
+        return await (await worker.ask(worker.open(), "tell all", **LONG)).finished()
+
+    assert len(work(scenario, WorkerLimits(new_tokens=7)).token_ids) <= 7
+
+
+def test_another_model_and_back(work, clip):
+    def load(choice):
+        if choice.model == "gone":
+            raise ModelNotFoundError("no model 'gone': there is no folder gone")
+        return OTHER if choice.model == "other" else MODEL
+
+    async def scenario(worker):
+        one = worker.open()
+        await worker.add(one, clip, "good.mp4")
+        first = await (await worker.ask(one, "what is it", max_new_tokens=20)).finished()
+        await worker.call(one, lambda conversation: conversation.undo())
+        await worker.switch(ModelChoice("other"))
+        other = await (await worker.ask(one, "what is it", max_new_tokens=20)).finished()
+        await worker.call(one, lambda conversation: conversation.undo())
+        with pytest.raises(ModelNotFoundError, match="gone"):
+            await worker.switch(ModelChoice("gone"))
+        assert worker.runtime.choice == ModelChoice("other")
+        await worker.switch(ModelChoice("tiny"))
+        again = await (await worker.ask(one, "what is it", max_new_tokens=20)).finished()
+        return first.text, other.text, again.text
+
+    first, other, again = work(scenario, load=load)
+    assert first == again == alone(clip, "what is it", max_new_tokens=20)[0]
+    assert other == alone(clip, "what is it", model=OTHER, max_new_tokens=20)[0] != first
+
+
+def test_a_model_that_cannot_be_loaded_is_said_to_everybody(work, clip):
+    def load(choice):
+        raise ModelNotFoundError("no model 'tiny': run `make tiny` to build it")
+
+    async def scenario(worker):
+        for attempt in (worker.ready(), worker.ask(worker.open(), "what?"), worker.add(worker.open(), clip, "a.mp4")):
+            with pytest.raises(ModelNotFoundError, match="make tiny"):
+                await attempt
+        assert worker.state == "failed"
+
+    work(scenario, load=load)
+
+
+def test_who_waits_for_the_model_may_leave(work):
+    slow = threading.Event()
+
+    def load(choice):
+        assert slow.wait(30)
+        return MODEL
+
+    async def scenario(worker):
+        impatient = asyncio.create_task(worker.ask(worker.open(), "what?"))
+        await asyncio.sleep(0.05)
+        impatient.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await impatient
+        slow.set()
+        return await (await worker.ask(worker.open(), "what?", max_new_tokens=5)).finished()
+
+    assert work(scenario, load=load).finish in ("end", "length")
+
+
+def test_shutting_down_lets_answers_end_and_refuses_new_ones():
+    async def scenario():
+        worker = ModelWorker(load=lambda choice: MODEL).start()
+        short = await worker.ask(worker.open(), "what?", max_new_tokens=30)
+        await worker.ready()
+        closing = asyncio.create_task(asyncio.to_thread(worker.close, 30.0))
+        answer = await short.finished()
+        await closing
+        with pytest.raises(UnavailableError, match="shutting down"):
+            worker.open()
+        return answer
+
+    assert asyncio.run(scenario()).finish in ("end", "length")
+
+
+def test_shutting_down_stops_what_takes_too_long():
+    async def scenario():
+        worker = ModelWorker(load=lambda choice: MODEL).start()
+        turn = await worker.ask(worker.open(), "tell all", **LONG)
+        async for _ in turn:
+            break
+        await asyncio.to_thread(worker.close, 0.0)
+        return await turn.finished()
+
+    assert asyncio.run(scenario()).finish == "stopped"
+
+
+def test_nobody_but_the_thread_is_left(work):
+    async def scenario(worker):
+        await worker.ready()
+        return worker
+
+    worker = work(scenario)
+    assert not worker.alive
+    time.sleep(0)
+    assert "model-worker" not in {thread.name for thread in threading.enumerate()}
