@@ -383,6 +383,24 @@ def test_a_newer_decoder_with_its_own_template(bundle: Path, tmp_path: Path) -> 
     assert processor.chat_template == fast.chat_template and processor.words_only_template
     assert (model.config.video_token_id, model.config.audio_token_id) == (380, 381)
     assert processor.tokenizer.pad_token == "</s>"
+    assert model.generation_config.eos_token_id == fast.eos_token_id
+
+
+def test_a_template_that_ends_answers_with_a_token_of_its_own(bundle: Path, tmp_path: Path) -> None:
+    decoder = bundle / LLAMA
+    tokenizer = llama_tokenizer(decoder / "tokenizer.model")
+    end = tokenizer.convert_ids_to_tokens(300)  # the decoder has no room for one more
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(without_placeholders(tokenizer))),
+        bos_token="<s>",
+        eos_token="</s>",
+        additional_special_tokens=[end],
+        chat_template="{% for message in messages %}<{{ message.role }}>{{ message.content }}" + end + "{% endfor %}",
+    )
+    (decoder / "tokenizer.model").unlink()
+    fast.save_pretrained(decoder)
+    model, _ = load(run(bundle, tmp_path / "model", prompt="own"), device="cpu")
+    assert model.generation_config.eos_token_id == [fast.eos_token_id, 300]
 
 
 def without_placeholders(tokenizer: Any) -> dict[str, Any]:

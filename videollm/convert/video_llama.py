@@ -188,6 +188,10 @@ def convert(
         _save_processor(processor, folder)
         generation: Any = model.generation_config
         generation.max_new_tokens = _MAX_NEW_TOKENS
+        # Words of the template that are one token end an answer for people who call `generate` themselves, too.
+        ends = [ids[0] for ids in processor.stop_sequences if len(ids) == 1]
+        if ends:
+            generation.eos_token_id = [shape.eos_token_id, *ends]
         generation._from_model_config = False
         generation.save_pretrained(folder)
         shape.architectures = [type(model).__name__]

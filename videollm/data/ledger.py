@@ -6,20 +6,28 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from videollm.errors import DataError, UnusableSampleError
+import torch
+from torch.utils.data import get_worker_info
+
+from videollm.errors import DataError, UnusableReason, UnusableSampleError
 
 LEAST_SEEN = 100
 """The share of skipped samples is judged once so many were tried: one bad file among the first three is no verdict."""
+REASONS: tuple[str, ...] = get_args(UnusableReason)
+_MOST_WORKERS = 1023
 
 
 class Ledger:
     """What was skipped, and why, in a JSONL file that many processes may append to at once.
 
     An entry is one short line written by one call to a file opened for appending, so that entries of several workers
-    do not mix; what a killed process left of a line is closed by the next one to open the file. Shares are those of
-    this process: every loader worker judges what it has tried itself.
+    do not mix; what a killed process left of a line is closed by the next one to open the file.
+
+    Counts are those of a loader and all of its workers together, wherever they are read: they lie in memory that the
+    workers share, a row for each, so that nobody waits. Each rank counts what it tried itself, from its start on: a run
+    that goes on after a repair is not judged by what was broken before.
 
     Args:
         path: the file; None keeps counts only.
@@ -37,19 +45,34 @@ class Ledger:
             raise ValueError(f"max_skipped_share must be within 0 and 1, found {max_skipped_share}")
         self.path = None if path is None else Path(path)
         self.max_skipped_share, self.least_seen = max_skipped_share, least_seen
-        self.used = 0
-        self.reasons: Counter[str] = Counter()
+        self._counts = torch.zeros(1 + _MOST_WORKERS, 1 + len(REASONS), dtype=torch.int64).share_memory_()
         self._opened_by: int | None = None
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
 
     @property
+    def used(self) -> int:
+        """How many samples were used."""
+        return int(self._counts[:, 0].sum())
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """How often samples were skipped, by reason."""
+        counts = self._counts[:, 1:].sum(0).tolist()
+        return Counter({reason: count for reason, count in zip(REASONS, counts, strict=True) if count})
+
+    @property
     def skipped(self) -> int:
-        return self.reasons.total()
+        """How often samples were skipped."""
+        return int(self._counts[:, 1:].sum())
+
+    def _count(self, column: int) -> None:
+        worker = get_worker_info()
+        self._counts[0 if worker is None else 1 + worker.id % _MOST_WORKERS, column] += 1
 
     def use(self) -> None:
         """Count a sample that was used."""
-        self.used += 1
+        self._count(0)
 
     def skip(self, source: str, index: int, sample_id: str | None, error: UnusableSampleError) -> None:
         """Enter a sample that was not used.
@@ -62,7 +85,7 @@ class Ledger:
         Raises:
             DataError: too large a share was skipped; the message counts the reasons.
         """
-        self.reasons[error.reason] += 1
+        self._count(1 + REASONS.index(error.reason))
         if self.path is not None:
             message = " ".join(str(error).split())[:1000]
             entry = {"source": source, "index": index, "id": sample_id, "reason": error.reason, "message": message}
@@ -70,12 +93,13 @@ class Ledger:
         self._judge()
 
     def _judge(self) -> None:
-        tried = self.used + self.skipped
-        if tried < self.least_seen or self.skipped <= self.max_skipped_share * tried:
+        skipped = self.skipped
+        tried = self.used + skipped
+        if tried < self.least_seen or skipped <= self.max_skipped_share * tried:
             return
         where = f"; each stands in {self.path}" if self.path is not None else ""
         raise DataError(
-            f"{self.skipped:,} of {tried:,} samples could not be used, more than max_skipped_share "
+            f"{skipped:,} of {tried:,} samples could not be used, more than max_skipped_share "
             f"{self.max_skipped_share:g} ({self}){where}; repair the data, or allow a larger share"
         )
 

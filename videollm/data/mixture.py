@@ -9,15 +9,18 @@ Source: Video-LLaMA's published configurations: WebVid 100 to CC3M 24 in the fir
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
 from videollm.data.ledger import Ledger
 from videollm.data.sample import Sample, Source
 from videollm.errors import DataError, UnusableSampleError
+
+T = TypeVar("T")
 
 MAX_REPLACEMENTS = 100
 """After so many unusable samples in a row a source is given up."""
@@ -82,26 +85,39 @@ class Mixture:
         Raises:
             DataError: the ledger's limit is passed, or the source has nothing usable.
         """
+        return self.take(position, lambda sample: sample)
+
+    def take(self, position: int, make: Callable[[Sample], T], count: bool = True) -> T:
+        """What ``make`` makes of the sample at a position; where it cannot, of the next one of its source.
+
+        Args:
+            make: may raise `UnusableSampleError`.
+            count: enter what was skipped in the ledger; False to look ahead.
+
+        Raises:
+            DataError: the ledger's limit is passed, or the source has nothing usable.
+        """
         if position < 0:
             raise IndexError(position)
         place = self.place(position)
         source = self.sources[place.source]
         tries = min(len(source), MAX_REPLACEMENTS)
         for step in range(tries):
-            index = (place.index + step) % len(source)
+            index, sample_id = (place.index + step) % len(source), None
             try:
-                sample = self._read(source, index)
+                sample = source[index]
+                sample_id = sample.id
+                made = make(sample)
             except UnusableSampleError as error:
-                self.ledger.skip(source.name, index, None, error)
+                if count:
+                    self.ledger.skip(source.name, index, sample_id, error)
                 continue
-            self.ledger.use()
-            return sample
+            if count:
+                self.ledger.use()
+            return made
         raise DataError(
             f"{source.name}: none of {tries} samples in a row could be used ({self.ledger}); repair the dataset"
         )
-
-    def _read(self, source: Source, index: int) -> Sample:
-        return source[index]
 
     def positions(self, start: int, stop: int, part: int = 0, parts: int = 1) -> Iterator[int]:
         """The positions of one of several ranks or workers; all parts together are start to stop, each once."""

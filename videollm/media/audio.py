@@ -73,10 +73,25 @@ def sound_span(source: SourceFile, stream: AudioStream, scan: PacketScan, origin
     return SoundSpan(max(start, 0.0), end) if end > max(start, 0.0) else None
 
 
+def span_between(span: SoundSpan, start_seconds: float, end_seconds: float) -> SoundSpan | None:
+    """The part of a sound in [start, end), in seconds of the file; None where there is none."""
+    start, end = max(span.start_seconds, start_seconds), min(span.end_seconds, end_seconds)
+    return SoundSpan(start, end) if end > start else None
+
+
 def read_sound(
-    source: SourceFile, container_format: str, span: SoundSpan, sampling: SoundSampling, origin_seconds: float
+    source: SourceFile,
+    container_format: str,
+    span: SoundSpan,
+    sampling: SoundSampling,
+    origin_seconds: float,
+    is_part: bool = False,
 ) -> tuple[tuple[Waveform, ...], tuple[tuple[float, float], ...], list[str]]:
     """Decoded pieces, the windows to be heard in seconds of the file (each inside one piece), notes for the user.
+
+    Args:
+        span: where the sound lies.
+        is_part: the span is only a part of the sound, and none beyond it is read.
 
     Raises:
         MediaUnreadableError: nothing of the sound can be decoded.
@@ -84,7 +99,8 @@ def read_sound(
     """
     length = span.end_seconds - span.start_seconds
     if length <= WHOLE_SOUND_SECONDS:
-        whole, notes = _decode(source, container_format, [(0.0, span.end_seconds + 1.0)], origin_seconds)
+        all_of_it = (span.start_seconds, span.end_seconds) if is_part else (0.0, span.end_seconds + 1.0)
+        whole, notes = _decode(source, container_format, [all_of_it], origin_seconds)
         # The packets' lengths include what a codec pads at either end; the decoded sound is the truth.
         span = SoundSpan(whole[0].start_seconds, whole[0].start_seconds + whole[0].duration_seconds)
         return whole, _windows(sampling, span), notes

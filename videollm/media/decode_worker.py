@@ -36,7 +36,7 @@ import numpy as np
 from videollm import errors
 from videollm.clips import Clip, Frames, Waveform
 from videollm.errors import DecoderCrashedError, MediaError, MediaLimitError, VideoLLMError
-from videollm.media.read import DECODERS, clip_of, info_of, read_clip
+from videollm.media.read import DECODERS, clip_of, info_of, read_clip, stretch_of
 from videollm.media.sampling import FrameSampling, SoundSampling
 from videollm.media.source import (
     DEFAULT_LIMITS,
@@ -69,6 +69,8 @@ def open_clip(
     decoder: str = "pyav",
     limits: Limits = DEFAULT_LIMITS,
     name: str | None = None,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
 ) -> Clip:
     """Read any media file, safely: the chosen frames and stretches of sound, with their seconds.
 
@@ -78,6 +80,7 @@ def open_clip(
         decoder: "pyav", or "decord" for the pictures of video files.
         limits: what the file may cost.
         name: what to call the clip; the file name if None.
+        start_seconds, end_seconds: the stretch of the file that is read, see `read_clip`.
 
     Raises:
         MediaNotFoundError, MediaUnreadableError, MediaLimitError: as `read_clip`, and over a limit of wall time,
@@ -92,6 +95,7 @@ def open_clip(
         "frames": None if frames is None else asdict(frames),
         "sound": None if sound is None else asdict(sound),
         "decoder": decoder,
+        "stretch": stretch_of(start_seconds, end_seconds),
     }
     with open_source(path, limits, name) as source:
         header, arrays = _in_worker(source, order)
@@ -487,7 +491,8 @@ def _carry_out(media_fd: int, order: dict[str, Any], limits: Limits) -> tuple[di
                     return {"info": asdict(info_of(source))}, []
                 frames = None if order["frames"] is None else FrameSampling(**order["frames"])
                 sound = None if order["sound"] is None else SoundSampling(**order["sound"])
-                return _plain(clip_of(source, frames=frames, sound=sound, decoder=order["decoder"]))
+                stretch = None if order["stretch"] is None else tuple(order["stretch"])
+                return _plain(clip_of(source, frames=frames, sound=sound, decoder=order["decoder"], stretch=stretch))
             except MemoryError:
                 raise memory_error(source) from None
     except VideoLLMError as error:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from dataclasses import replace
 
 import av
 
 from videollm.clips import Clip, Frames, Waveform
-from videollm.errors import MediaError, MediaUnreadableError, MissingDependencyError
+from videollm.errors import MediaError, MediaStretchError, MediaUnreadableError, MissingDependencyError
 from videollm.media import image
-from videollm.media.audio import WHOLE_SOUND_SECONDS, read_sound, sound_span
+from videollm.media.audio import WHOLE_SOUND_SECONDS, read_sound, sound_span, span_between
 from videollm.media.sampling import FrameSampling, SoundSampling
 from videollm.media.source import (
     DEFAULT_LIMITS,
@@ -19,6 +20,7 @@ from videollm.media.source import (
     Limits,
     MediaInfo,
     SourceFile,
+    Stretch,
     check_declared,
     check_headers,
     choose_streams,
@@ -39,6 +41,7 @@ from videollm.media.video import (
     read_frames,
     read_frames_with_decord,
     scan_packets,
+    table_between,
     timetable,
 )
 
@@ -53,24 +56,52 @@ def read_clip(
     decoder: str = "pyav",
     limits: Limits = DEFAULT_LIMITS,
     name: str | None = None,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
 ) -> Clip:
     """Read a media file in this process: the chosen frames and stretches of sound, with their seconds.
+
+    With a start or an end, the clip is what a file cut there would give: its seconds count from the start, and the
+    frame on screen at the start is its first. A still image has no seconds, and is shown whatever they are.
 
     Args:
         frames: which frames of a video; None looks at none (a still image is always read).
         sound: which stretches of the sound; None listens to none.
         decoder: "pyav", or "decord" for the pictures of video files.
         name: what to call the clip; the file name if None.
+        start_seconds, end_seconds: the stretch of the file that is read; None is its very start, or its very end.
 
     Raises:
         MediaError: one of its children, with one line that names the file.
         MissingDependencyError: decord was asked for and is not installed.
     """
     with open_source(path, limits, name) as source:
-        return clip_of(source, frames=frames, sound=sound, decoder=decoder)
+        stretch = stretch_of(start_seconds, end_seconds)
+        return clip_of(source, frames=frames, sound=sound, decoder=decoder, stretch=stretch)
 
 
-def clip_of(source: SourceFile, *, frames: FrameSampling | None, sound: SoundSampling | None, decoder: str) -> Clip:
+def stretch_of(start_seconds: float | None, end_seconds: float | None) -> Stretch | None:
+    """(start, end) in seconds, None where all of a file is meant.
+
+    Raises:
+        ValueError: an end that is not after the start, or no numbers from 0.
+    """
+    if start_seconds is None and end_seconds is None:
+        return None
+    start, end = start_seconds or 0.0, math.inf if end_seconds is None else end_seconds
+    if not 0 <= start < end:
+        raise ValueError(f"a stretch starts at 0 or later and ends after that, found {start_seconds} to {end_seconds}")
+    return start, end
+
+
+def clip_of(
+    source: SourceFile,
+    *,
+    frames: FrameSampling | None,
+    sound: SoundSampling | None,
+    decoder: str,
+    stretch: Stretch | None = None,
+) -> Clip:
     """`read_clip` of an open file."""
     if decoder not in DECODERS:
         raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, found {decoder!r}")
@@ -79,11 +110,11 @@ def clip_of(source: SourceFile, *, frames: FrameSampling | None, sound: SoundSam
     try:
         if kind is None:
             raise unknown_container(source, head)
-        clip = _still(source, kind, frames, decoder) if kind in STILL else None
+        clip = _still(source, kind, frames, decoder, stretch) if kind in STILL else None
         if clip is None:
             container_format = "apng" if kind == "png" else kind
-            clip = _streams(source, container_format, frames, sound, decoder)
-        clip = replace(clip, content_hash=_content_hash(source, clip))
+            clip = _streams(source, container_format, frames, sound, decoder, stretch)
+        clip = replace(clip, content_hash=_content_hash(source, clip, stretch))
     except MissingDependencyError:
         raise
     except (MediaError, MemoryError, av.FFmpegError) as error:
@@ -99,9 +130,11 @@ def clip_of(source: SourceFile, *, frames: FrameSampling | None, sound: SoundSam
     return clip
 
 
-def _content_hash(source: SourceFile, clip: Clip) -> str:
+def _content_hash(source: SourceFile, clip: Clip, stretch: Stretch | None) -> str:
     """The file's bytes together with what was read of it: shape and seconds of frames, pieces and windows of sound."""
     digest = hashlib.sha256(source.content_hash().encode())
+    if stretch is not None and clip.kind != "image":
+        digest.update(repr(stretch).encode())
     if clip.frames is not None:
         digest.update(repr(clip.frames.pixels.shape).encode() + clip.frames.seconds.tobytes())
     for wave in clip.waveforms or ():
@@ -110,7 +143,9 @@ def _content_hash(source: SourceFile, clip: Clip) -> str:
     return digest.hexdigest()
 
 
-def _still(source: SourceFile, kind: str, frames: FrameSampling | None, decoder: str) -> Clip | None:
+def _still(
+    source: SourceFile, kind: str, frames: FrameSampling | None, decoder: str, stretch: Stretch | None
+) -> Clip | None:
     """The clip of a picture that Pillow reads; None for an animated gif or png, which FFmpeg reads."""
     picture = image.open_picture(source, kind)
     if not image.is_animated(picture):
@@ -122,6 +157,10 @@ def _still(source: SourceFile, kind: str, frames: FrameSampling | None, decoder:
         raise MediaUnreadableError(
             f'{source.name}: decord cannot read this file (an animated {kind}); use the decoder "pyav"'
         )
+    if stretch is not None:
+        raise MediaUnreadableError(
+            f"{source.name}: a stretch of an animated {kind} cannot be read; make it an mp4 first"
+        )
     moving, notes = image.read_animation(source, kind, frames or FrameSampling(frames=1))
     return Clip(source.name, "video", "", moving.duration_seconds, moving, notes=tuple(notes))
 
@@ -132,6 +171,7 @@ def _streams(
     frames: FrameSampling | None,
     sound: SoundSampling | None,
     decoder: str,
+    stretch: Stretch | None,
 ) -> Clip:
     """The clip of anything that FFmpeg reads."""
     notes: list[str] = []
@@ -155,11 +195,22 @@ def _streams(
             span = sound_span(source, streams.audio, scans[streams.audio.index], origin)
             if span is None:
                 notes.append("the file declares a sound, but none of it is stored")
+    if stretch is not None:
+        ends = [part.end_seconds for part in (table, span) if part is not None]
+        table = None if table is None else table_between(table, *stretch)
+        span = None if span is None else span_between(span, *stretch)
+        if table is None and span is None and ends:
+            raise MediaStretchError(
+                f"{source.name}: the file lasts {in_seconds(max(ends))}, but what is asked of it starts at "
+                f"{in_seconds(stretch[0])}; correct the start, or leave it out"
+            )
     if unheard:
         notes.append("the sound is in a codec that no decoder knows, and was not heard")
 
     pictures: Frames | None = None
     if table is not None and frames is not None:
+        if decoder == "decord" and stretch is not None:
+            raise MediaUnreadableError(f'{source.name}: decord reads whole files only; use the decoder "pyav"')
         if decoder == "decord":
             turn, odd = first_look(source, container_format)
             pictures, more = read_frames_with_decord(
@@ -167,7 +218,9 @@ def _streams(
                 origin_seconds=origin,
             )  # fmt: skip
         else:
-            pictures, more = read_frames(source, container_format, table, frames, aspect=aspect, origin_seconds=origin)
+            pictures, more = read_frames(
+                source, container_format, table, frames, aspect=aspect, origin_seconds=origin, stretch=stretch
+            )
         notes += more
     elif decoder == "decord" and table is None:
         raise MediaUnreadableError(
@@ -176,19 +229,28 @@ def _streams(
     waveforms: tuple[Waveform, ...] | None = None
     windows: tuple[tuple[float, float], ...] = ()
     if span is not None and sound is not None:
-        waveforms, windows, more = read_sound(source, container_format, span, sound, origin)
+        waveforms, windows, more = read_sound(
+            source, container_format, span, sound, origin, is_part=stretch is not None
+        )
         notes += more
     ends = [table.end_seconds if table is not None else 0.0, span.end_seconds if span is not None else 0.0]
     if waveforms is not None and span is not None and span.end_seconds - span.start_seconds <= WHOLE_SOUND_SECONDS:
         # All of it was decoded: its samples are the truth, packets include what a codec pads.
         ends[1] = min(span.end_seconds, waveforms[0].start_seconds + waveforms[0].duration_seconds)
     readable = max(ends)
-    if is_cut_off(source, container_format):
+    if stretch is None and is_cut_off(source, container_format):
         of = f" of {in_seconds(declared)}" if declared > readable + 0.05 else ""
         less = ""
         if table is not None and span is not None and abs(ends[0] - ends[1]) > 0.3:
             less = f" ({'pictures' if ends[0] < ends[1] else 'sound'} only up to {in_seconds(min(ends))})"
         notes.insert(0, f"the file is cut off: readable up to {in_seconds(readable)}{of}{less}")
+    if stretch is not None:
+        start = stretch[0]
+        if waveforms is not None:
+            waveforms = tuple(replace(wave, start_seconds=wave.start_seconds - start) for wave in waveforms)
+            windows = tuple((begin - start, end - start) for begin, end in windows)
+        # The pictures' table counts from the start already.
+        readable = max(table.end_seconds if table is not None else 0.0, ends[1] - start if span is not None else 0.0)
     if pictures is None and waveforms is None:
         what = "sound" if kind == "audio" else "pictures"
         raise MediaUnreadableError(f"{source.name}: the file has only {what}, which were not asked for; ask for {what}")

@@ -115,8 +115,9 @@ class FrameSampling:
     Attributes:
         strategy: "uniform" takes `frames` of the file's frames by index, as published; "rate" takes the frame on screen
             at every 1 / rate_hz seconds, or, where that would be more than max_frames, at max_frames seconds spread
-            evenly from 0.
-        frames: how many, for "uniform".
+            evenly from 0; "headtail" takes, by index, half of the `frames` at random from each half of the file's
+            frames, as published for training.
+        frames: how many, for "uniform" and "headtail".
         rate_hz: how many a second, for "rate".
         max_frames: the most, for "rate".
         squash_px: None leaves frames at their own size; a number squashes them, while they are decoded, to a square of
@@ -128,10 +129,11 @@ class FrameSampling:
     rate_hz: float = 4.0
     max_frames: int = 32
     squash_px: int | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.strategy not in ("uniform", "rate"):
-            raise ValueError(f"frame sampling strategy must be uniform or rate, found {self.strategy!r}")
+        if self.strategy not in ("uniform", "rate", "headtail"):
+            raise ValueError(f"frame sampling strategy must be uniform, rate or headtail, found {self.strategy!r}")
         if self.frames < 1 or self.max_frames < 1 or not (math.isfinite(self.rate_hz) and self.rate_hz > 0):
             raise ValueError(f"frame sampling needs positive numbers, found {self}")
         if self.squash_px is not None and self.squash_px < 1:
@@ -144,6 +146,11 @@ class FrameSampling:
             times_seconds: float64 (T,), when each frame of the file starts; None where that is not known.
             duration_seconds: when the last frame leaves the screen.
         """
+        if self.strategy == "headtail":
+            if times_seconds is None:
+                times_seconds = np.arange(10 * self.frames) * (max(duration_seconds, 0.0) / (10 * self.frames))
+            chosen = headtail_indices(len(times_seconds), self.frames, random.Random(self.seed))
+            return np.asarray(times_seconds, np.float64)[chosen]
         if self.strategy == "uniform":
             if times_seconds is not None:
                 return np.asarray(times_seconds, np.float64)[uniform_indices(len(times_seconds), self.frames)]

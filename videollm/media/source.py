@@ -28,6 +28,8 @@ from av.video.stream import VideoStream
 from videollm.errors import MediaError, MediaLimitError, MediaNotFoundError, MediaUnreadableError
 from videollm.media.headers import claims_of
 
+Stretch = tuple[float, float]
+"""Start and end, seconds of the file; the end may be infinite."""
 READ_BUFFER_BYTES = 256 * 1024
 HEAD_BYTES = 64 * 1024
 

@@ -46,6 +46,7 @@ from videollm.errors import MediaError, MediaLimitError, MediaUnreadableError, M
 from videollm.media.sampling import FrameSampling, on_screen
 from videollm.media.source import (
     SourceFile,
+    Stretch,
     check_duration,
     check_pixels,
     choose_streams,
@@ -198,6 +199,21 @@ def timetable(
         packet_dts=as_array(scan.dts),
         packet_is_key=np.array(scan.is_key, bool),
         damaged=damaged,
+    )
+
+
+def table_between(table: Timetable, start_seconds: float, end_seconds: float) -> Timetable | None:
+    """The frames on screen in [start, end), their seconds counted from the start; None where there are none."""
+    if start_seconds >= table.end_seconds or end_seconds <= table.seconds[0]:
+        return None
+    first = int(on_screen(table.seconds, np.array([start_seconds]))[0])
+    last = max(int(np.searchsorted(table.seconds, end_seconds - 1e-9)), first + 1)
+    return replace(
+        table,
+        seconds=np.maximum(table.seconds[first:last] - start_seconds, 0.0),
+        pts=table.pts[first:last],
+        packet=None if table.packet is None else table.packet[first:last],
+        end_seconds=min(table.end_seconds, end_seconds) - start_seconds,
     )
 
 
@@ -569,8 +585,12 @@ def read_frames(
     plan: PLAN = "auto",
     jump_packets: int = JUMP_PACKETS,
     seek_packets: int = SEEK_PACKETS,
+    stretch: Stretch | None = None,
 ) -> tuple[Frames, list[str]]:
     """The frames that the sampling chooses, and notes for the user.
+
+    Args:
+        table: of the file, or of the stretch that is read of it.
 
     Raises:
         MediaUnreadableError: no chosen frame can be decoded.
@@ -590,7 +610,12 @@ def read_frames(
             raise MediaUnreadableError(
                 f"{source.name}: none of the {promised} pictures can be decoded; copy or download the file again"
             )
-        table = replace(table, seconds=seconds[visible], pts=numbers[visible], packet=None)
+        end = table.end_seconds + (0.0 if stretch is None else stretch[0])
+        decoded = replace(table, seconds=seconds[visible], pts=numbers[visible], packet=None, end_seconds=end)
+        there = decoded if stretch is None else table_between(decoded, *stretch)
+        if there is None:
+            raise MediaUnreadableError(f"{source.name}: no picture of the stretch can be decoded; leave it out")
+        table = there
         chosen = sampling.indices(table.seconds, table.end_seconds)
         got, notes = _read_chosen(source, container_format, table, chosen, aspect, "one pass", squash_px=squash_px)
         if len(table.seconds) < promised:

@@ -72,7 +72,7 @@ class VideoLlamaImageProcessor(BaseImageProcessor):
             float32 ``(T, 3, size, size)``.
         """
         if self.as_published:
-            return self.normalise(self._squash(pixels, still))
+            return self.normalise(self.squash(pixels, still))
         return self._fit(pixels)
 
     def normalise(self, values: torch.Tensor) -> torch.Tensor:
@@ -96,7 +96,7 @@ class VideoLlamaImageProcessor(BaseImageProcessor):
             out[start : start + len(group), :, top : top + new_height, left : left + new_width] = self.normalise(group)
         return out
 
-    def _squash(self, pixels: np.ndarray, still: bool) -> torch.Tensor:
+    def squash(self, pixels: np.ndarray, still: bool = False) -> torch.Tensor:
         """uint8 ``(T, 3, size, size)``: Pillow's bicubic for a still image; for video the decoder's bilinear scaler."""
         if still:
             from PIL import Image
