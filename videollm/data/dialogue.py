@@ -581,7 +581,7 @@ def dialogue(
         picture: the attributes computed from its frames.
         rng: draws everything.
         turns: how many questions.
-        only: the types to ask, those of them that the scene allows; all types by default.
+        only: the types to ask, follow-ups among them, as far as the scene allows; all types by default.
         emphasis: types that are asked eight times as often as otherwise.
         seen, heard: whether the pictures and the sound are shown; questions about what is not shown are answered so.
     """
@@ -602,7 +602,9 @@ def dialogue(
             said.append(Turn(kind, polite(text, rng), answer))
             last = None
             continue
-        following = follow_ups(scene, last) if last is not None and seen and heard and only is None else []
+        following = follow_ups(scene, last) if last is not None and seen and heard else []
+        if only is not None:
+            following = [question for question in following if question.type in only]
         if following and rng.random() < 0.5:
             question = following[int(rng.integers(len(following)))]
         else:
