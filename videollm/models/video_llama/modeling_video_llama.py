@@ -305,6 +305,8 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
         audio_values: torch.Tensor | None = None,
         segment_mask: torch.Tensor | None = None,
         segment_seconds: torch.Tensor | None = None,
+        frame_states: torch.Tensor | None = None,
+        segment_states: torch.Tensor | None = None,
         video_features: torch.Tensor | None = None,
         audio_features: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
@@ -322,6 +324,7 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
             inputs_embeds: float ``(B, L, D)``, e.g. from `embed`.
             pixel_values, frame_mask, frame_seconds: see `get_video_features`; all clips of the batch, row after row.
             audio_values, segment_mask, segment_seconds: see `get_audio_features`.
+            frame_states, segment_states: kept encoder states, instead of pixels and mel images.
             video_features, audio_features: soft tokens, instead of pixels and sound.
             labels: int ``(B, L)``, -100 where nothing is to be learned; placeholders are never learned.
             logits_to_keep: compute logits of the last so many places only; 0: of all.
@@ -334,14 +337,14 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("forward takes input_ids or inputs_embeds: give exactly one of them")
-        if pixel_values is not None:
+        if pixel_values is not None or frame_states is not None:
             if video_features is not None:
                 raise ValueError("forward takes pixel_values or video_features, found both: give one of them")
-            video_features = self.get_video_features(pixel_values, frame_mask, frame_seconds)
-        if audio_values is not None:
+            video_features = self.get_video_features(pixel_values, frame_mask, frame_seconds, frame_states)
+        if audio_values is not None or segment_states is not None:
             if audio_features is not None:
                 raise ValueError("forward takes audio_values or audio_features, found both: give one of them")
-            audio_features = self.get_audio_features(audio_values, segment_mask, segment_seconds)
+            audio_features = self.get_audio_features(audio_values, segment_mask, segment_seconds, segment_states)
         if inputs_embeds is None:
             assert input_ids is not None
             inputs_embeds = self.embed(input_ids, video_features, audio_features)

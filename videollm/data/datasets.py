@@ -1,0 +1,118 @@
+"""What a recipe says of its data: each dataset's format, place and share, and the mixture that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from videollm.data.captions import ALIGNMENT_REQUESTS
+from videollm.data.howto100m import HowTo100M
+from videollm.data.lavila_narrations import LavilaNarrations
+from videollm.data.ledger import Ledger
+from videollm.data.llava_cc3m import LlavaCC3M
+from videollm.data.llava_instruct import LlavaInstruct
+from videollm.data.minigpt4 import MiniGPT4
+from videollm.data.mixture import Mixture
+from videollm.data.sample import JsonlSamples, Source
+from videollm.data.shards import ShardSamples
+from videollm.data.videochat import VideoChat
+from videollm.data.webvid import WebVid
+from videollm.errors import ConfigError
+
+Format = Literal[
+    "jsonl", "shards", "webvid", "llava_cc3m", "minigpt4", "llava_instruct", "videochat", "lavila_narrations",
+    "howto100m",
+]  # fmt: skip
+CAPTIONS = {"webvid", "llava_cc3m", "minigpt4", "lavila_narrations", "howto100m"}
+"""Formats that hold captions, not conversations."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One dataset of a recipe.
+
+    Attributes:
+        format: who reads it; ``jsonl`` is our own, ``shards`` what `videollm data shard` makes.
+        path: its annotations: a file, or a folder of tables (webvid, howto100m), of annotations and pictures
+            (llava_cc3m, minigpt4), or of shards (or their http(s) address).
+        media: the folder of its media files. With jsonl: what paths start from, the file's folder if empty. Unused with
+            shards, llava_cc3m and minigpt4.
+        ratio: its odds against the other datasets.
+        name: in the ledger and in the log of losses; its format, or its file's name, if empty.
+        form: whether captions or dialogues are learned from it, which published templates word differently; None: as
+            its format has them, and dialogues from jsonl and shards.
+        shown: ``"all"``; or only the ``"frames"``, as in published runs, or only the ``"sound"`` of its clips.
+        requests: put the published requests before captions, one in turn (llava_cc3m and minigpt4).
+        as_published: clean captions with the published slips (webvid).
+    """
+
+    format: Format
+    path: str
+    media: str = ""
+    ratio: float = 1.0
+    name: str = ""
+    form: Literal["caption", "dialogue"] | None = None
+    shown: Literal["all", "frames", "sound"] = "all"
+    requests: bool = False
+    as_published: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.ratio > 0:
+            raise ValueError(f"ratio of {self.path} must be positive, found {self.ratio}; leave the dataset out")
+        if self.format in _NEED_MEDIA and not self.media:
+            raise ValueError(f"{self.format} needs the folder of its videos or pictures; add the key 'media'")
+        if self.requests and self.format not in ("llava_cc3m", "minigpt4"):
+            raise ValueError(f"requests stand before captions of llava_cc3m and minigpt4, not before {self.format}")
+        if self.as_published and self.format != "webvid":
+            raise ValueError(f"as_published is about captions of webvid, not of {self.format}; leave it out")
+
+    @property
+    def learned_as(self) -> Literal["caption", "dialogue"]:
+        """``form``, decided."""
+        return self.form or ("caption" if self.format in CAPTIONS else "dialogue")
+
+
+_NEED_MEDIA = {"webvid", "llava_instruct", "videochat", "lavila_narrations", "howto100m"}
+_OPEN: dict[str, Callable[[Dataset], Source]] = {
+    "jsonl": lambda one: JsonlSamples(one.path, one.media or None, one.name or None),
+    "shards": lambda one: ShardSamples(one.path, name=one.name or None),
+    "webvid": lambda one: WebVid(one.path, one.media, one.name or "webvid", one.as_published),
+    "llava_cc3m": lambda one: LlavaCC3M(one.path, ALIGNMENT_REQUESTS if one.requests else (), one.name or None),
+    "minigpt4": lambda one: MiniGPT4(one.path, ALIGNMENT_REQUESTS if one.requests else (), one.name or None),
+    "llava_instruct": lambda one: LlavaInstruct(one.path, one.media, name=one.name or "llava_instruct"),
+    "videochat": lambda one: VideoChat(one.path, one.media, one.name or "videochat"),
+    "lavila_narrations": lambda one: LavilaNarrations(one.path, one.media, one.name or "lavila_narrations"),
+    "howto100m": lambda one: HowTo100M(one.path, one.media, one.name or "howto100m"),
+}
+
+
+def open_dataset(dataset: Dataset) -> Source:
+    """The samples of a dataset, by number.
+
+    Raises:
+        DataError: it cannot be read, or is another format.
+    """
+    return _OPEN[dataset.format](dataset)
+
+
+def open_mixture(datasets: Sequence[Dataset], seed: int = 0, group: int = 1, ledger: Ledger | None = None) -> Mixture:
+    """The datasets of a recipe, mixed by their ratios; source ``i`` of the mixture is dataset ``i``.
+
+    Args:
+        group: so many samples in a row are of one dataset: a batch's, where batches are as published.
+
+    Raises:
+        ConfigError: no datasets, or a pickle, which is to be converted once instead of being read by every run.
+        DataError: one that cannot be read.
+    """
+    if not datasets:
+        raise ConfigError("a recipe needs at least one dataset; add one under the key 'datasets'")
+    for dataset in datasets:
+        if dataset.format == "lavila_narrations":
+            raise ConfigError(
+                f"{dataset.path}: narrations are read once, into JSONL: videollm data convert lavila_narrations FILE "
+                "--media FOLDER --out narrations.jsonl; then use it with format: jsonl and form: caption"
+            )
+    sources = [open_dataset(dataset) for dataset in datasets]
+    return Mixture(sources, [dataset.ratio for dataset in datasets], seed, group, ledger)

@@ -1,0 +1,106 @@
+"""Ego4D's narrations, written by people or by LaViLa's narrator and rephraser.
+
+Source: LaViLa's published files: a pickled list of (video, start second, end second, narration), in which the narration
+may be a list; the narrator's have a fifth column of scores, which is ignored, as published. Videos are
+``<video>.mp4``, or folders of that name with five-minute pieces ``<first second>.mp4``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+from pathlib import Path
+from typing import Any, NoReturn
+
+from videollm.data.annotations import bad, captioned, media_file
+from videollm.data.sample import Media, Sample
+from videollm.errors import DataError
+
+PIECE_SECONDS = 300
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Lists, tuples, text and numbers only: whatever else a pickle can make, it makes by running code."""
+
+    def find_class(self, module: str, name: str) -> NoReturn:
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which would run code")
+
+    def persistent_load(self, pid: Any) -> NoReturn:
+        raise pickle.UnpicklingError("it asks for objects that are not in it")
+
+
+def read_narrations(path: str | os.PathLike[str]) -> list[tuple[str, float, float, str]]:
+    """(video, start, end, narration) of a published pickle, a row for each narration of a list; no code of it is run.
+
+    Raises:
+        DataError: a pickle with code in it, or one that holds no narrations.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            rows = _PlainUnpickler(file).load()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; give an existing pickle") from None
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError, KeyError, AttributeError,
+            MemoryError, OverflowError, RecursionError) as error:  # fmt: skip
+        what = " ".join(str(error).split())
+        raise DataError(f"{path}: not a pickle of plain narrations ({what}); get the published file again") from None
+    if not isinstance(rows, list) or not rows:
+        raise DataError(f"{path}: must hold a list that is not empty; give a published file")
+    return [told for number, row in enumerate(rows, 1) for told in _narrations(row, f"{path} row {number}")]
+
+
+def _narrations(row: Any, where: str) -> list[tuple[str, float, float, str]]:
+    if not isinstance(row, tuple | list) or len(row) not in (4, 5):
+        raise DataError(f"{where}: must be (video, start, end, narration) and perhaps scores; give a published file")
+    video, start, end, told = row[:4]
+    texts = told if isinstance(told, list | tuple) else [told]
+    if not isinstance(video, str) or not _is_seconds(start) or not _is_seconds(end):
+        raise DataError(f"{where}: needs the name of a video and two numbers of seconds; give a published file")
+    if not all(isinstance(text, str) for text in texts):
+        raise DataError(f"{where}: a narration must be text; give a published file")
+    return [(video, float(start), float(end), text) for text in texts]
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+class LavilaNarrations:
+    """Narrated stretches of video by number; for `videollm data convert`, not for every run.
+
+    Every narration of a list is a sample of its own; as published, a clip was met once an epoch, with one of its list
+    drawn at random. A stretch that runs into the next five-minute piece ends with its own; as published, it was put
+    together of both.
+
+    Args:
+        path: a published pickle.
+        videos: the folder of videos.
+        name: of the dataset.
+
+    Raises:
+        DataError: see `read_narrations`.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], videos: str | os.PathLike[str], name: str = "lavila_narrations"
+    ) -> None:
+        self.name, self._path, self._videos = name, path, Path(videos)
+        self._rows = read_narrations(path)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        video, start, end, text = self._rows[index]
+        where = f"{self._path} narration {index + 1}"
+        start = max(start, 0.0)
+        if end <= start:
+            raise bad(where, f"must end after {start:g} s, found {end:g} s")
+        file, first = f"{video}.mp4", 0
+        if (self._videos / file).is_dir():
+            first = int(start // PIECE_SECONDS) * PIECE_SECONDS
+            file, end = f"{file}/{first}.mp4", min(end, first + PIECE_SECONDS)
+        media = media_file(self._videos, file, where)
+        clip = Media(media.path, start - first, end - first)
+        return captioned(f"{video}-{index}", self.name, "video", clip, text, where)
