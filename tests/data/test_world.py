@@ -168,6 +168,18 @@ def test_facts_tell_what_happens_at_each_half_second():
     assert checked == 60 * len(MOMENTS)
 
 
+def test_only_the_types_asked_for_are_asked():
+    asked = {"colour", "shape", "follow_other"}
+    found = []
+    for seed in range(40):
+        scene = draw_scene(seed, "two")
+        said = dialogue(scene, _picture(scene), np.random.default_rng(seed), 4, only=tuple(asked))
+        found += [turn.type for turn in said]
+        behind = [(a.type, b.type) for a, b in zip(said, said[1:], strict=False) if b.type == "follow_other"]
+        assert all(before in ("colour", "shape") for before, _ in behind)
+    assert set(found) == asked and found.count("follow_other") > 10
+
+
 def test_follow_ups_are_about_the_thing_asked_before():
     scene = draw_scene(3, "two")
     rng = np.random.default_rng(0)
