@@ -19,14 +19,23 @@ import torch
 import yaml
 from torch import nn
 
-from videollm import __version__
 from videollm.data.ledger import read_ledger
 from videollm.models.checkup import licences
 from videollm.training.freeze import table_of_parts
 from videollm.training.progress import LOSS_OF
 
 PICTURE, CARD = "loss.png", "MODEL_CARD.md"
-PACKAGES = ("torch", "transformers", "accelerate", "peft", "deepspeed", "bitsandbytes", "safetensors", "tokenizers")
+PACKAGES = (
+    "videollm",
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "deepspeed",
+    "bitsandbytes",
+    "safetensors",
+    "tokenizers",
+)
 Curve = Sequence[tuple[int, float]]
 """Steps and values."""
 
@@ -193,7 +202,7 @@ def write_report(
     entries = read_ledger(ledger) if ledger is not None and Path(ledger).exists() else []
     lines = [
         f"# {folder.name}", "", f"![losses]({PICTURE})", "",
-        f"Trained by `videollm train` ({__version__}) on {date.today().isoformat()}.", "",
+        f"Trained by `videollm train` until {date.today().isoformat()}.", "",
         "## What learned", "", "```", table_of_parts(model), "```", "",
         "## Data", "", *_data(used, entries), "",
         "## Losses", "", *_losses(history), "",
