@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from videollm.convert.audit import Fill, Piece, audit
-from videollm.convert.keymap import Drop, Stack, Take
+from videollm.convert.keymap import Drop, Split, Stack, Take
 from videollm.errors import ConversionError
 
 RULES = (
@@ -61,3 +61,17 @@ def test_all_complaints_at_once() -> None:
     with pytest.raises(ConversionError) as caught:
         audit([piece(**{"b.weight": (1,), "a.weight": None, "v": None})], WANTED)
     assert all(name in str(caught.value) for name in ("b.weight", "x.weight", "lacks 1 key: v"))
+
+
+def test_split_and_transposed() -> None:
+    rules = (Split("qk", ("q", "k")), Take("matrix", "linear", transposed=True))
+    tensors = {"qk": torch.arange(8.0).view(4, 2), "matrix": torch.arange(6.0).view(2, 3)}
+    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    plan = audit([Piece("file.pth", rules, shapes)], {"q": (2, 2), "k": (2, 2), "linear": (3, 2)})
+    made = {fill.target: fill.make(tensors.__getitem__) for fill in plan.fills}
+    assert made["q"].tolist() == [[0, 1], [2, 3]] and made["k"].tolist() == [[4, 5], [6, 7]]
+    assert made["linear"].tolist() == [[0, 3], [1, 4], [2, 5]]
+    with pytest.raises(ConversionError, match="matrix is 3 x 2, the model needs 2 x 3"):
+        audit([Piece("file.pth", rules, shapes)], {"q": (2, 2), "k": (2, 2), "linear": (2, 3)})
+    with pytest.raises(ConversionError, match="qk is 5 x 2, the model needs 2 x 2"):
+        audit([Piece("file.pth", rules, shapes | {"qk": (5, 2)})], {"q": (2, 2), "k": (2, 2), "linear": (3, 2)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from videollm.convert.keymap import Drop, Place, Stack, Take, find, under
+from videollm.convert.keymap import Drop, Place, Split, Stack, Take, find, under
 
 RULES = (
     Drop("blocks.2.{rest}", "too many"),
@@ -37,3 +37,9 @@ def test_under_a_prefix() -> None:
         "layers.1.bias", ("eye.blocks.1.q_bias", None, "eye.blocks.1.v_bias")
     )
     assert isinstance(find(moved, "eye.blocks.2.any.thing"), Drop) and find(moved, "blocks.1.v_bias") is None
+
+
+def test_one_key_for_several_parameters_and_a_transposed_one() -> None:
+    rules = under("net.", (Split("{n}.qkv_{p}", ("{n}.q.{p}", "{n}.k.{p}")), Take("matrix", "linear", transposed=True)))
+    assert find(rules, "net.3.qkv_bias") == Place("3.q.bias", ("net.3.qkv_bias",), ("3.k.bias",))
+    assert find(rules, "net.matrix") == Place("linear", ("net.matrix",), transposed=True)

@@ -42,11 +42,16 @@ class Fill:
         target: its name.
         piece: the index of the piece that holds its sources.
         sources: keys whose tensors are put under each other; None: zeros like the others.
+        part, parts: which of how many equal parts of the rows is taken.
+        transposed: whether rows become columns then.
     """
 
     target: str
     piece: int
     sources: tuple[str | None, ...]
+    part: int = 0
+    parts: int = 1
+    transposed: bool = False
 
     def make(self, read: Callable[[str], torch.Tensor]) -> torch.Tensor:
         """The parameter.
@@ -55,10 +60,27 @@ class Fill:
             read: the tensor of a key of the piece.
         """
         parts = [None if source is None else read(source) for source in self.sources]
-        if len(parts) == 1 and parts[0] is not None:
-            return parts[0]
         like = next(part for part in parts if part is not None)
-        return torch.cat([torch.zeros_like(like) if part is None else part for part in parts])
+        made = like
+        if len(parts) > 1:
+            made = torch.cat([torch.zeros_like(like) if part is None else part for part in parts])
+        if self.parts > 1:
+            made = made.chunk(self.parts)[self.part]
+        return made.mT if self.transposed else made
+
+    def shape(self, shapes: Mapping[str, Shape]) -> Shape:
+        """What `make` returns has this shape.
+
+        Args:
+            shapes: of the tensors of the piece.
+        """
+        first = next(shapes[source] for source in self.sources if source is not None)
+        if len(self.sources) > 1:
+            rows = sum(shapes[source][0] if source is not None else first[0] for source in self.sources)
+            first = (rows, *first[1:])
+        if self.parts > 1 and first and first[0] % self.parts == 0:
+            first = (first[0] // self.parts, *first[1:])
+        return (*first[:-2], *first[:-3:-1]) if self.transposed else tuple(first)
 
 
 @dataclass
@@ -99,25 +121,29 @@ def audit(pieces: Sequence[Piece], wanted: Mapping[str, Shape]) -> Plan:
             if isinstance(place, Drop):
                 dropped.setdefault(place.reason, []).append(key)
                 continue
-            if place is None or place.target not in wanted:
+            targets = () if place is None else (place.target, *place.further)
+            if place is None or any(target not in wanted for target in targets):
                 unknown.append(key)
                 continue
             needed = [source for source in place.sources if source is not None]
             absent = [source for source in needed if source not in piece.shapes]
             if absent:
                 parts += absent
-                owner.setdefault(place.target, index)  # complained of already
+                for target in targets:
+                    owner.setdefault(target, index)  # complained of already
                 continue
             if key != needed[0]:
                 continue
-            if place.target in owner:
-                twice.append(f"{place.target} (also in {pieces[owner[place.target]].label})")
-                continue
-            owner[place.target] = index
-            found = _stacked(place.sources, piece.shapes)
-            if found != tuple(wanted[place.target]):
-                misfits.append(f"{key} is {_size(found)}, the model needs {_size(wanted[place.target])}")
-            plan.fills.append(Fill(place.target, index, place.sources))
+            for part, target in enumerate(targets):
+                if target in owner:
+                    twice.append(f"{target} (also in {pieces[owner[target]].label})")
+                    continue
+                owner[target] = index
+                fill = Fill(target, index, place.sources, part, len(targets), place.transposed)
+                found = fill.shape(piece.shapes)
+                if found != tuple(wanted[target]):
+                    misfits.append(f"{key} is {_size(found)}, the model needs {_size(wanted[target])}")
+                plan.fills.append(fill)
         plan.dropped.append(dropped)
         for what, keys in (
             ("has {n} that no part of the model takes: ", unknown),
@@ -138,14 +164,6 @@ def audit(pieces: Sequence[Piece], wanted: Mapping[str, Shape]) -> Plan:
             f"be needless with --drop"
         )
     return plan
-
-
-def _stacked(sources: Sequence[str | None], shapes: Mapping[str, Shape]) -> Shape:
-    first = next(shapes[source] for source in sources if source is not None)
-    if len(sources) == 1:
-        return tuple(first)
-    rows = sum(shapes[source][0] if source is not None else first[0] for source in sources)
-    return (rows, *first[1:])
 
 
 def _count(keys: Sequence[str], what: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import fnmatch
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
@@ -24,6 +26,14 @@ SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _DAMAGE = (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, SafetensorError)
 
 _TORCH_PICKLE_PROTOCOL = 2
+
+# Plain data beside the weights of published files: the flags of a run, and scores as numpy's numbers.
+_PLAIN = [
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "bool")),
+    *((np.float64().__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
 
 
 @dataclass(frozen=True)
@@ -165,7 +175,7 @@ def _safetensors_header(path: Path) -> dict[str, Any]:
 
 
 def _load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    with _explained(path):
+    with _explained(path), torch.serialization.safe_globals(_PLAIN):
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError as error:
@@ -175,7 +185,8 @@ def _load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(loaded, Mapping):
         raise ConversionError(f"{path} holds a {type(loaded).__name__}, not weights by name; give a checkpoint")
-    return unwrap(loaded), {str(key): value for key, value in loaded.items() if not isinstance(value, torch.Tensor)}
+    beside = {str(key): value for key, value in loaded.items() if not isinstance(value, torch.Tensor)}
+    return unwrap(loaded), {k: vars(v) if isinstance(v, argparse.Namespace) else v for k, v in beside.items()}
 
 
 @contextlib.contextmanager

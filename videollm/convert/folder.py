@@ -234,4 +234,4 @@ def _bytes(fill: Fill, checkpoint: Checkpoint, dtype: torch.dtype | None) -> int
     number = dtype or checkpoint.dtypes[first]
     sizes = [0 if source is None else torch.Size(checkpoint.shapes[source]).numel() for source in fill.sources]
     zeros = sum(source is None for source in fill.sources) * torch.Size(checkpoint.shapes[first]).numel()
-    return (sum(sizes) + zeros) * number.itemsize
+    return (sum(sizes) + zeros) // fill.parts * number.itemsize

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 
 @dataclass(frozen=True)
 class Take:
-    """A parameter under another name."""
+    """A parameter under another name; transposed where its rows are our columns."""
 
     source: str
     target: str
+    transposed: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,14 @@ class Stack:
 
 
 @dataclass(frozen=True)
+class Split:
+    """A parameter that is several of ours, put under each other in equal parts."""
+
+    source: str
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Drop:
     """A key that our model has no place for, and why that is right."""
 
@@ -37,15 +46,24 @@ class Drop:
     reason: str
 
 
-Rule = Take | Stack | Drop
+Rule = Take | Stack | Split | Drop
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a key goes: one of our parameters, and all the keys that make it, in order; None: zeros."""
+    """Where a key goes.
+
+    Attributes:
+        target: one of our parameters.
+        sources: all the keys that make it, in order; None: zeros.
+        further: our parameters that the key's further parts make, where it is split.
+        transposed: its rows are our columns.
+    """
 
     target: str
     sources: tuple[str | None, ...]
+    further: tuple[str, ...] = ()
+    transposed: bool = False
 
 
 def find(rules: Iterable[Rule], key: str) -> Place | Drop | None:
@@ -59,13 +77,15 @@ def find(rules: Iterable[Rule], key: str) -> Place | Drop | None:
             if _pattern(rule.source).fullmatch(key):
                 return rule
             continue
-        sources = (rule.source,) if isinstance(rule, Take) else rule.sources
+        sources = rule.sources if isinstance(rule, Stack) else (rule.source,)
+        targets = rule.targets if isinstance(rule, Split) else (rule.target,)
         for source in sources:
             match = source is not None and _pattern(source).fullmatch(key)
             if match:
                 fields = match.groupdict()
                 filled = tuple(None if other is None else other.format_map(fields) for other in sources)
-                return Place(rule.target.format_map(fields), filled)
+                first, *further = (target.format_map(fields) for target in targets)
+                return Place(first, filled, tuple(further), isinstance(rule, Take) and rule.transposed)
     return None
 
 
@@ -73,10 +93,8 @@ def under(prefix: str, rules: Iterable[Rule]) -> tuple[Rule, ...]:
     """The same rules for keys that stand under a prefix."""
 
     def moved(rule: Rule) -> Rule:
-        if isinstance(rule, Take):
-            return Take(prefix + rule.source, rule.target)
-        if isinstance(rule, Drop):
-            return Drop(prefix + rule.source, rule.reason)
+        if isinstance(rule, Take | Split | Drop):
+            return replace(rule, source=prefix + rule.source)
         return Stack(tuple(None if source is None else prefix + source for source in rule.sources), rule.target)
 
     return tuple(moved(rule) for rule in rules)
