@@ -193,10 +193,8 @@ def stand_in_frames(seconds: np.ndarray, duration_seconds: float) -> Frames:
     return Frames(np.zeros((len(seconds), 1, 1, 3), np.uint8), seconds.astype(np.float64), duration_seconds)
 
 
-def stand_in_clip(frames: Frames | None, heard: bool) -> Clip:
+def stand_in_clip(frames: Frames | None, heard: bool, kind: str = "video") -> Clip:
     """A clip that the processor words as the real one."""
-    still = frames is not None and len(frames) == 1 and frames.duration_seconds == 0 and not heard
-    kind = "image" if still else "audio" if frames is None else "video"
     waves = (Waveform(np.zeros((1, 1), np.float32), 16000),) if heard else None
     return Clip("", kind, "", 0.0, frames, waves, ((0.0, 1.0),) if heard else ())
 

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from videollm.clips import Clip, Frames, Waveform
 from videollm.data import dialogue as talk
+from videollm.data.collate import Collate
 from videollm.data.drawing import render, through_camera
 from videollm.data.sounds import beep_times, synthesise
 from videollm.data.world import (
@@ -468,35 +469,4 @@ def stack_segments(items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
     }
 
 
-class Conversations:
-    """Collates items: ``input_ids`` and ``labels``, where there are any, padded on the right, other arrays padded or
-    stacked."""
-
-    def __init__(self, pad_token_id: int) -> None:
-        self.pad_token_id = pad_token_id
-
-    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        pad = torch.nn.utils.rnn.pad_sequence
-        batch: dict[str, torch.Tensor] = {}
-        if "input_ids" in items[0]:
-            # Few different lengths: the CPU's matrix library keeps a kernel, and its memory, for every new one.
-            length = -(-max(len(item["input_ids"]) for item in items) // 16) * 16
-            for key, fill in (("input_ids", self.pad_token_id), ("labels", -100)):
-                batch[key] = torch.full((len(items), length), fill)
-                for row, item in zip(batch[key], items, strict=True):
-                    row[: len(item[key])] = torch.as_tensor(item[key])
-            lengths = torch.tensor([len(item["input_ids"]) for item in items])
-            batch["attention_mask"] = (torch.arange(length) < lengths[:, None]).long()
-        for key in items[0]:
-            if key in batch:
-                continue
-            values = [torch.as_tensor(item[key]) for item in items]
-            if key in ("frame_states", "frame_seconds", "segment_states", "segment_seconds"):
-                batch[key] = pad([value.float() for value in values], batch_first=True)
-            else:
-                batch[key] = torch.stack(values)
-        for states, mask in (("frame_states", "frame_mask"), ("segment_states", "segment_mask")):
-            if states in batch:
-                lengths = torch.tensor([len(item[states]) for item in items])
-                batch[mask] = torch.arange(batch[states].shape[1]) < lengths[:, None]
-        return batch
+Conversations = Collate
