@@ -1,6 +1,7 @@
-"""Copies a small part of the Video-LLaMA goldens into ``tests/parity/data``: decoder, video Q-Former, all words.
+"""Copies a small part of the goldens into ``tests/parity/data``: of Video-LLaMA decoder, video Q-Former and all words;
+of LaViLa narrator, EgoVLP's dual encoder, losses, metrics and all words.
 
-python tests/parity/keep_subset.py DIR      DIR holds video_llama/golden/
+python tests/parity/keep_subset.py DIR      DIR holds video_llama/golden/ and lavila/golden/
 """
 
 from __future__ import annotations
@@ -43,7 +44,22 @@ GIVEN = (
 """File and key of what they begin with."""
 
 
-def main(goldens: Path) -> None:
+LAVILA_LEFT_OUT = r"block_.*|dual_encoder_(io|weights|checkpoint)\..*|narrator_checkpoint\..*|preprocess_.*"
+"""Files whose every part is in another, but for CLIP's text transformer and pictures."""
+
+
+def keep_lavila(source: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    index = json.loads((source / "goldens.json").read_text())
+    index["tensors"] = [entry for entry in index["tensors"] if not re.fullmatch(LAVILA_LEFT_OUT, entry["file"])]
+    for path in source.iterdir():
+        if not re.fullmatch(LAVILA_LEFT_OUT, path.name):
+            (target / path.name).write_bytes(path.read_bytes())
+    (target / "goldens.json").write_text(json.dumps(index, indent=1) + "\n")
+
+
+def keep_video_llama(goldens: Path) -> None:
     source = goldens / "video_llama" / "golden"
     target = Path(__file__).parent / "data" / "video_llama" / "golden"
     shutil.rmtree(target, ignore_errors=True)
@@ -65,9 +81,17 @@ def main(goldens: Path) -> None:
         (target / name).write_bytes((source / name).read_bytes())
     index |= {"tensors": chosen(COMPARED), "kept_parts": OUR_PARTS}
     (target / "goldens.json").write_text(json.dumps(index, indent=1) + "\n")
-    for file in target.iterdir():
-        file.chmod(0o644)
-    print(sum(file.stat().st_size for file in target.iterdir()), "bytes")
+
+
+def main(goldens: Path) -> None:
+    data = Path(__file__).parent / "data"
+    keep_video_llama(goldens)
+    keep_lavila(goldens / "lavila" / "golden", data / "lavila" / "golden")
+    for family in sorted(data.iterdir()):
+        files = list((family / "golden").iterdir())
+        for file in files:
+            file.chmod(0o644)
+        print(f"{family.name}: {sum(file.stat().st_size for file in files)} bytes")
 
 
 if __name__ == "__main__":

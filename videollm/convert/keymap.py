@@ -270,3 +270,91 @@ LLAMA: tuple[Rule, ...] = (
     Take("lm_head.weight", "language_model.lm_head.weight"),
 )
 """A decoder's own ``save_pretrained`` folder."""
+
+
+# ---- LaViLa. Names without the ``module.`` that training on several devices puts before each.
+
+_ZEROS = "a constant (zeros)"
+_SAME_AS_EMBEDDINGS = "the same as the embeddings of tokens"
+
+LAVILA_VISION: tuple[Rule, ...] = (
+    Take("visual.cls_token", "vision_model.class_token"),
+    Take("visual.pos_embed", "vision_model.position_embedding"),
+    Take("visual.temporal_embed", "vision_model.time_embedding"),
+    Take("visual.patch_embed.proj.{p}", "vision_model.patch_embedding.{p}"),
+    Take("visual.ln_pre.{p}", "vision_model.pre_layernorm.{p}"),
+    Take("visual.blocks.{n}.norm1.{p}", "vision_model.blocks.{n}.norm_space.{p}"),
+    Take("visual.blocks.{n}.norm2.{p}", "vision_model.blocks.{n}.norm_mlp.{p}"),
+    Take("visual.blocks.{n}.norm3.{p}", "vision_model.blocks.{n}.norm_time.{p}"),
+    Take("visual.blocks.{n}.attn.{part}.{p}", "vision_model.blocks.{n}.space_attention.{part}.{p}"),
+    Take("visual.blocks.{n}.timeattn.{part}.{p}", "vision_model.blocks.{n}.time_attention.{part}.{p}"),
+    Take("visual.blocks.{n}.alpha_timeattn", "vision_model.blocks.{n}.time_gate"),
+    Take("visual.blocks.{n}.mlp.{fc}.{p}", "vision_model.blocks.{n}.mlp.{fc}.{p}"),
+    Take("visual.norm.{p}", "vision_model.layernorm.{p}"),
+)
+"""The space-time encoder, which is part of every file."""
+
+
+def _clip_text() -> tuple[Rule, ...]:
+    theirs, ours = "transformer.resblocks.{n}.", "text_model.encoder.layers.{n}."
+    return (
+        Take("token_embedding.weight", "text_model.embeddings.token_embedding.weight"),
+        Take("positional_embedding", "text_model.embeddings.position_embedding.weight"),
+        Split(f"{theirs}attn.in_proj_{{p}}", tuple(f"{ours}self_attn.{part}_proj.{{p}}" for part in "qkv")),
+        Take(f"{theirs}attn.out_proj.{{p}}", f"{ours}self_attn.out_proj.{{p}}"),
+        Take(f"{theirs}ln_{{n1}}.{{p}}", f"{ours}layer_norm{{n1}}.{{p}}"),
+        Take(f"{theirs}mlp.c_fc.{{p}}", f"{ours}mlp.fc1.{{p}}"),
+        Take(f"{theirs}mlp.c_proj.{{p}}", f"{ours}mlp.fc2.{{p}}"),
+        Take("ln_final.{p}", "text_model.final_layer_norm.{p}"),
+    )
+
+
+LAVILA_DUAL_ENCODER: tuple[Rule, ...] = (
+    *LAVILA_VISION,
+    *_clip_text(),
+    Drop("textual.embeddings.position_ids", _COMPUTED_POSITIONS),
+    Take("textual.{rest}", "text_model.{rest}"),
+    Take("image_projection", "visual_projection.weight", transposed=True),
+    Take("image_projection.0.{p}", "visual_projection.{p}"),
+    Take("text_projection", "text_projection.weight", transposed=True),
+    Take("text_projection.1.{p}", "text_projection.{p}"),
+    Take("logit_scale", "log_logit_scale"),
+)
+"""A dual encoder, with CLIP's text transformer or with DistilBERT, and EgoVLP's projections."""
+
+LAVILA_NARRATOR: tuple[Rule, ...] = (
+    *LAVILA_VISION,
+    Take("img_queries", "visual_pool.queries"),
+    Take("img_attn_pool.norm.gamma", "visual_pool.norm_queries.weight"),
+    Take("img_attn_pool.context_norm.gamma", "visual_pool.norm_seen.weight"),
+    Take("img_attn_pool.to_q.weight", "visual_pool.to_query.weight"),
+    Take("img_attn_pool.to_kv.weight", "visual_pool.to_key_value.weight"),
+    Take("img_attn_pool.to_out.weight", "visual_pool.to_out.weight"),
+    Take("img_attn_pool_norm.gamma", "visual_pool.layernorm.weight"),
+    *(Drop(f"img_attn_pool{norm}.beta", _ZEROS) for norm in (".norm", ".context_norm", "_norm")),
+    *(
+        Drop(f"text_decoder.transformer.h.{{n}}.{attention}.{mask}", _CAUSAL_MASK)
+        for attention in ("attn", "crossattention")
+        for mask in ("bias", "masked_bias")
+    ),
+    Drop("text_decoder.lm_head.weight", _SAME_AS_EMBEDDINGS),
+    Take("text_decoder.transformer.{rest}", "language_model.transformer.{rest}"),
+)
+"""A narrator."""
+
+LAVILA_CLASSIFIER: tuple[Rule, ...] = (
+    *LAVILA_VISION,
+    Take("fc_cls.{n}.{p}", "heads.{n}.{p}"),
+    Take("fc_cls.{p}", "heads.0.{p}"),
+)
+"""A classifier with one head or several."""
+
+T5: tuple[Rule, ...] = (
+    *(Drop(f"{name}.weight", _SAME_AS_EMBEDDINGS) for name in ("encoder.embed_tokens", "decoder.embed_tokens")),
+    Drop(
+        "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
+        "attention to the other sentence has no positions",
+    ),
+    Take("{rest}", "{rest}"),
+)
+"""The paraphraser that rephrases, in the library's own names."""

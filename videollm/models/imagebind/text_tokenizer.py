@@ -61,7 +61,7 @@ def _from_published(file: Path) -> CLIPTokenizer:
 
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         rules = lines.read().split("\n")[1:]
-    letters = _byte_letters()
+    letters = byte_letters()
     rules = rules[: _VOCABULARY_TOKENS - 2 * len(letters) - 2]
     merges: list[Any] = [tuple(rule.split()) for rule in rules]
     if len(merges) < _VOCABULARY_TOKENS - 2 * len(letters) - 2 or any(len(merge) != 2 for merge in merges):
@@ -70,7 +70,7 @@ def _from_published(file: Path) -> CLIPTokenizer:
     return CLIPTokenizer(vocab={name: i for i, name in enumerate(names)}, merges=merges)
 
 
-def _byte_letters() -> list[str]:
+def byte_letters() -> list[str]:
     """One printable letter for each of the 256 bytes, in CLIP's order: printable bytes stand for themselves."""
     themselves = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = len(set(range(256)) - set(themselves))
