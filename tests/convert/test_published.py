@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from videollm.convert.lavila import WHAT as LAVILA
 from videollm.convert.published import DOWNLOADS, FILES, Checksums, fetch, table
 from videollm.convert.video_llama import PROMPTS, WHAT
 from videollm.errors import ConversionError
 
+KINDS = {"video-llama": WHAT, "lavila": LAVILA}
+
 
 def test_the_table_is_complete_and_consistent() -> None:
     for name, file in FILES.items():
-        assert name == file.name and file.kind in WHAT and file.licence and file.size_bytes > 10**8
+        assert name == file.name and file.kind in KINDS[file.family] and file.licence and file.size_bytes > 10**8
         assert file.address.startswith("https://")
         assert all(need in FILES or "/" not in need for need in file.needs)
         assert file.prompt is None or file.prompt in PROMPTS
@@ -42,6 +45,13 @@ def test_checksums_that_cannot_be_read(cache: Path, text: str) -> None:
     (cache / "checksums.json").write_text(text)
     with pytest.raises(ConversionError, match="remove that file"):
         Checksums()
+
+
+def test_a_file_whose_md5_is_not_the_published_one(tmp_path: Path) -> None:
+    name = next(name for name, file in FILES.items() if file.md5_begins == "dbcc4d")
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ConversionError, match=r"MD5 begins with 9dd4e4, not dbcc4d\); download it again"):
+        Checksums().check(tmp_path / name)
 
 
 def test_without_a_network_it_says_what_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

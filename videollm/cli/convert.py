@@ -7,7 +7,7 @@ import sys
 
 from videollm.errors import ConfigError
 
-FAMILIES = ("video-llama", "imagebind")
+FAMILIES = ("video-llama", "imagebind", "lavila")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -58,14 +58,15 @@ def run(args: argparse.Namespace) -> int:
     quiet()
     import torch
 
-    from videollm.convert import imagebind, published, video_llama
+    from videollm.convert import imagebind, lavila, published, video_llama
 
     dtype = None if args.dtype is None else getattr(torch, args.dtype)
     shape = {"config": args.config, "drop": args.drop, "dtype": dtype}
-    if args.family == "imagebind":
+    one_file = {"imagebind": imagebind.convert, "lavila": lavila.convert}.get(args.family)
+    if one_file is not None:
         if args.download or args.prompt or args.no_audio:
             raise ConfigError("--download, --prompt and --no-audio belong to video-llama; leave them out")
-        out = imagebind.convert(args.files, args.out, **shape)
+        out = one_file(args.files, args.out, **shape)
         print(f"done: {out}")
         return 0
     paths = list(args.files)

@@ -123,7 +123,7 @@ def _recognised(path: Path, claimed: str | None) -> Source:
     if kind == "whole":
         raise ConversionError(f"{path} is {WHAT['whole']}; give the published pieces")
     known = FILES.get(path.name)
-    thought = claimed or (known.kind if known is not None else kind)
+    thought = claimed or (known.kind if known is not None and known.kind in WHAT else kind)
     if kind != thought:
         by = "was given" if claimed else "is published"
         raise ConversionError(

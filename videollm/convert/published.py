@@ -36,6 +36,7 @@ class PublishedFile:
         licence: of the weights.
         source: its address, or its repository on the hub.
         prompt: the chat template that the branch was trained with; None where it does not say.
+        md5_begins: the first digits of its MD5, where they are published; "" otherwise.
     """
 
     name: str
@@ -46,6 +47,7 @@ class PublishedFile:
     licence: str
     source: str
     prompt: str | None = None
+    md5_begins: str = ""
 
     @property
     def address(self) -> str:
@@ -89,6 +91,54 @@ def _llama_2() -> tuple[PublishedFile, ...]:
     return tuple(files)
 
 
+def _lavila() -> tuple[PublishedFile, ...]:
+    ego4d, mir, charades = "dual_encoders/ego4d", "dual_encoders/ek100_mir", "dual_encoders/charades_ego"
+    cls, egtea = "dual_encoders/ek100_cls", "dual_encoders/egtea"
+    base, large = "clip_openai_timesformer_base", "clip_openai_timesformer_large"
+    small, big, huge = 711_000_000, 2_110_000_000, 9_900_000_000
+    files: list[tuple[str, str, str, str, int]] = [
+        ("dual_encoder", ego4d, f"{base}.baseline.ep_0003.pth", "dbcc4d", small),
+        ("dual_encoder", ego4d, f"{large}_336px_distilbert_base.baseline.ep_0003.pth", "5c69b8", 1_885_000_000),
+        ("dual_encoder", ego4d, f"{base}.narrator_rephraser.ep_0001.md5sum_02dbb9.pth", "02dbb9", small),
+        ("dual_encoder", ego4d, f"{base}.narrator_rephraser.ep_0005.md5sum_d73a9c.pth", "d73a9c", small),
+        ("dual_encoder", ego4d, f"{large}.narrator_rephraser.ep_0001.md5sum_9a25de.pth", "9a25de", big),
+        ("dual_encoder", ego4d, f"{large}.narrator_rephraser.ep_0003.md5sum_c89337.pth", "c89337", big),
+        ("dual_encoder", ego4d, "egovlp_epo1_converted_f16.md5sum_7a3d3b.pth", "7a3d3b", 362_000_000),
+        ("dual_encoder", ego4d, "egovlp_converted_f16.md5sum_c33363.pth", "c33363", 362_000_000),
+        ("dual_encoder", mir, f"{base}.ft_ek100_mir.ep_0085.md5sum_c67d95.pth", "c67d95", small),
+        ("dual_encoder", mir, f"{large}.ft_ek100_mir.ep_0095.md5sum_bd508b.pth", "bd508b", big),
+        ("dual_encoder", charades, f"{base}.ft_charades_ego.ep_0005.md5sum_39bf4b.pth", "39bf4b", small),
+        ("dual_encoder", charades, f"{large}.ft_charades_ego.ep_0003.md5sum_9448b2.pth", "9448b2", big),
+        ("classifier", cls, f"{base}.ft_ek100_cls.single_head.ep_0100.md5sum_e8aa0c.pth", "e8aa0c", 470_000_000),
+        ("classifier", cls, f"{base}.ft_ek100_cls.ep_0100.md5sum_4e3575.pth", "4e3575", 470_000_000),
+        ("classifier", cls, f"{large}.ft_ek100_cls.ep_0090.md5sum_4a2509.pth", "4a2509", 1_630_000_000),
+        ("classifier", egtea, f"{base}.ft_egtea.ep_0090.md5sum_3b1faf.pth", "3b1faf", 457_000_000),
+        ("classifier", egtea, f"{large}.ft_egtea.ep_0095.md5sum_a5ba17.pth", "a5ba17", 1_620_000_000),
+        (
+            "narrator", "narrator",
+            "vclm_openai_timesformer_base_gpt2_base.pt_ego4d.jobid_319630.ep_0002.md5sum_68a71f.pth", "68a71f",
+            1_480_000_000,
+        ),
+        (
+            "narrator", "narrator",
+            "vclm_openai_timesformer_large_336px_gpt2_xl.pt_ego4d.jobid_246897.ep_0003.md5sum_443263.pth", "443263",
+            huge,
+        ),
+        (
+            "narrator", "narrator/htm_aa", "vclm_openai_timesformer_large_gpt2_xl.pt_htm.jobid_341080.ep_0001.pth", "",
+            10_900_000_000,
+        ),
+    ]  # fmt: skip
+    words = {f"{large}_336px_distilbert_base.baseline.ep_0003.pth", *(f[2] for f in files if f[2].startswith("egovlp"))}
+    return tuple(
+        PublishedFile(
+            name, "lavila", kind, ("vocab.txt of distilbert-base-uncased",) if name in words else (), size_bytes, "MIT",
+            f"https://dl.fbaipublicfiles.com/lavila/checkpoints/{folder}/{name}", md5_begins=md5,
+        )
+        for kind, folder, name, md5, size_bytes in files
+    )  # fmt: skip
+
+
 FILES: Mapping[str, PublishedFile] = {
     file.name: file
     for file in (
@@ -103,6 +153,7 @@ FILES: Mapping[str, PublishedFile] = {
         ),
         *_series(),
         *_llama_2(),
+        *_lavila(),
     )
 }  # fmt: skip
 """The published files by name. Sizes are estimates: nothing is refused for its size."""
@@ -258,8 +309,16 @@ class Checksums:
         """
         if path.name not in FILES:
             return None
+        begins = FILES[path.name].md5_begins
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            published = begins and hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        if not published.startswith(begins):
+            raise ConversionError(
+                f"{path} is not the published {path.name} (its MD5 begins with {published[:6]}, not {begins}); "
+                f"download it again, or, if it is another model, give it another name"
+            )
         if self._known.get(path.name, digest) != digest:
             raise ConversionError(
                 f"{path} is not the {path.name} that was used first (sha256 {digest[:12]}..., then "
