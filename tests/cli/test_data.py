@@ -68,6 +68,25 @@ def test_shard(data: Run, folder: Path, tmp_path: Path) -> None:
     assert code == 1 and out.startswith("line 3: left out: ") and "1 left out" in out
 
 
+def test_convert(data: Run, folder: Path, tmp_path: Path) -> None:
+    told = [
+        {"video": "film.mp4", "QA": [{"q": "Who?", "a": "A man."}]},
+        {"video": "none.mp4", "QA": [{"q": "", "a": "b"}]},
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(told[:1]))
+    out_file = folder / "converted.jsonl"
+    code, out, err = data("convert", "videochat", tmp_path / "a.json", "--media", folder, "--out", out_file)
+    assert (code, err) == (0, "") and f"1 samples, 0 left out: {out_file}" in out and "form: dialogue" in out
+    assert data("validate", out_file, "--no-picture")[0] == 0
+    out_file.unlink()
+    (tmp_path / "a.json").write_text(json.dumps(told))
+    code, out, _ = data("convert", "videochat", tmp_path / "a.json", "--media", folder, "--out", out_file)
+    assert code == 1 and "left out: " in out and "none.mp4" in out and "1 left out (1 missing media)" in out
+    code, _, err = data("convert", "videochat", tmp_path / "a.json", "--media", folder, "--out", out_file)
+    assert code == 2 and "exists; delete it" in err and err.count("\n") == 1
+    out_file.unlink()
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -80,6 +99,12 @@ def test_shard(data: Run, folder: Path, tmp_path: Path) -> None:
         (["validate", "{good}", "--workers", "x"], "invalid int value"),
         (["validate", "{good}", "--picture", "a.png", "--no-picture"], "exclude each other"),
         (["validate", "{good}", "--picture", "/none/a.png"], "cannot write the picture"),
+        (["convert", "webvid", "{good}"], "required: --out"),
+        (["convert", "jsonl", "{good}", "--out", "{out}"], "invalid choice: 'jsonl'"),
+        (["convert", "webvid", "{good}", "--out", "{out}"], "give it with --media"),
+        (["convert", "videochat", "{good}", "--out", "{out}", "--media", "none"], "no such folder of media"),
+        (["convert", "videochat", "{good}", "--out", "{good}.jsonl", "--media", "{folder}"], "not JSON"),
+        (["convert", "videochat", "{good}", "--out", "{out}", "--media", "{folder}", "--requests"], "requests stand"),
         (["shard", "{good}"], "required: --out"),
         (["shard", "none.jsonl", "--out", "{out}"], "cannot read none.jsonl"),
         (["shard", "{good}", "--out", "{out}", "--shard-size", "0"], "at least 1 sample"),
@@ -89,13 +114,13 @@ def test_shard(data: Run, folder: Path, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_exit_code_2(data: Run, folder: Path, tmp_path: Path, words, says) -> None:
-    given = [word.format(good=folder / "good.jsonl", out=tmp_path / "out") for word in words]
+    given = [word.format(good=folder / "good.jsonl", out=tmp_path / "out", folder=folder) for word in words]
     code, out, err = data(*given)
     assert (code, out) == (2, "") and err.count("\n") == 1 and says in err, err
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("what", ["validate", "shard"])
+@pytest.mark.parametrize("what", ["validate", "convert", "shard"])
 def test_help_tells_the_exit_codes(data: Run, what: str) -> None:
     code, out, err = data(what, "--help")
     assert (code, err) == (0, "") and "Exit code 0" in " ".join(out.split())

@@ -1,8 +1,12 @@
-"""``videollm data (validate | shard)``: a dataset looked over, and packed into shards for streaming."""
+"""``videollm data (validate | convert | shard)``: a dataset looked over, put into our schema, packed into shards."""
 
 from __future__ import annotations
 
 import argparse
+
+PUBLISHED = (
+    "webvid", "llava_cc3m", "minigpt4", "llava_instruct", "videochat", "lavila_narrations", "howto100m",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +42,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--whole", action="store_true", help="keep whole files beside a sample's start and end; default: cut them"
     )
 
+    convert = verbs.add_parser(
+        "convert",
+        help="write a published dataset as JSONL in our schema",
+        description="Write a published dataset as JSONL in our schema, whole or not at all; media are looked up, not "
+        "opened. Exit code 0: all annotations are in it; 1: some were left out (each is named, with a reason); 2: it "
+        "could not be done.",
+    )
+    convert.add_argument("format", metavar="FORMAT", choices=PUBLISHED, help=f"one of {', '.join(PUBLISHED)}")
+    convert.add_argument(
+        "file", metavar="FILE", help="the annotations; a folder of tables (webvid), or of all (llava_cc3m, minigpt4)"
+    )
+    convert.add_argument("--out", required=True, metavar="FILE.jsonl", help="in the folder of the media, or above it")
+    convert.add_argument("--media", default="", metavar="FOLDER", help="of the videos or pictures")
+    convert.add_argument("--name", default="", help="of the dataset, written into each sample; default: its format")
+    convert.add_argument(
+        "--requests", action="store_true", help="put the published requests before captions (llava_cc3m, minigpt4)"
+    )
+    convert.add_argument("--as-published", action="store_true", help="clean captions with the published slips (webvid)")
+
 
 def run(args: argparse.Namespace) -> int:
     """Do it.
@@ -45,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         VideoLLMError: a file, a folder or a flag that cannot be used.
     """
-    return {"validate": _validate, "shard": _shard}[args.what](args)
+    return {"validate": _validate, "convert": _convert, "shard": _shard}[args.what](args)
 
 
 def _validate(args: argparse.Namespace) -> int:
@@ -70,6 +93,29 @@ def _validate(args: argparse.Namespace) -> int:
         if "picture" in told:
             print(f"picture: {told['picture']}")
     return 1 if report.problems else 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from videollm.cli.chat import quiet
+    from videollm.errors import ConfigError
+
+    quiet()
+    from videollm.data.convert import convert
+    from videollm.data.datasets import Dataset
+
+    try:
+        dataset = Dataset(
+            args.format, args.file, args.media, name=args.name, requests=args.requests, as_published=args.as_published
+        )
+    except ValueError as error:
+        raise ConfigError(str(error).replace("add the key 'media'", "give it with --media")) from None
+    report = convert(dataset, args.out)
+    for _, line in report.left_out:
+        print(f"left out: {line}")
+    why = f" ({report.reasons()})" if report.left_out else ""
+    print(f"{report.samples:,} samples, {len(report.left_out):,} left out{why}: {args.out}")
+    print(f"in a recipe: format: jsonl, path: {args.out}, form: {dataset.learned_as}")
+    return 1 if report.left_out else 0
 
 
 def _shard(args: argparse.Namespace) -> int:
