@@ -15,6 +15,7 @@
     │   ├── EmptyQuestionError
     │   ├── QuestionTooLongError
     │   └── ContextFullError     the media alone do not fit the model's context
+    ├── MomentIndexError         an index of moments
     ├── DataError                a dataset, an annotation, a scene
     ├── ServiceError             the page, or the HTTP service
     │   ├── RequestError         a request that cannot be understood, or that is not allowed here
@@ -109,6 +110,10 @@ class QuestionTooLongError(ChatError):
 
 class ContextFullError(ChatError):
     """The media alone do not fit the model's context."""
+
+
+class MomentIndexError(VideoLLMError):
+    """An index of moments: none there, of another version, or made by other models."""
 
 
 class DataError(VideoLLMError):

@@ -1,0 +1,209 @@
+"""An index keeps what was stored, finds it in every way, and survives being killed and shared."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("lancedb", reason="lancedb (the index extra) is not installed")
+
+from videollm.errors import MomentIndexError
+from videollm.moments.moment import Moment, Video
+from videollm.moments.store import MomentStore
+
+WIDTHS = {"seen": 8, "heard": 4}
+ENCODERS = {"seen": "an eye", "heard": "an ear"}
+
+
+def axis(number: int, width: int) -> np.ndarray:
+    return np.eye(width, dtype=np.float32)[number % width]
+
+
+def moment(number: int, narration: str = "", sound: str = "", length: float = 4.0) -> Moment:
+    """Windows of ``length`` seconds, one every four."""
+    vectors = {"seen": axis(number, 8)} | ({"heard": axis(number, 4)} if sound else {})
+    return Moment(4.0 * number, 4.0 * number + length, narration, sound, vectors)
+
+
+def put(store: MomentStore, path: str, *moments: Moment, content: str | None = None) -> None:
+    store.put(Video(path, content or f"bytes of {path}", 60.0, len(moments), "v1"), moments)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> MomentStore:
+    store = MomentStore.create(tmp_path / "index", WIDTHS, ENCODERS)
+    put(
+        store, "kitchen.mp4",
+        moment(0, "A red circle moves up.", "a dog barks"), moment(1, "A blue square is still."),
+        moment(2, "Nothing happens.", "a loud bell"),
+    )  # fmt: skip
+    put(store, "it's a garden.mp4", moment(3, "A red star moves left."), moment(4, "A green circle falls."))
+    return store
+
+
+def found(store: MomentStore, *args, **kwargs) -> list[tuple[str, float]]:
+    return [(hit.path, hit.start_seconds) for hit in store.search(*args, **kwargs)]
+
+
+def test_words_find_what_is_narrated_and_heard(store: MomentStore) -> None:
+    (hit, *_) = store.search("red star")
+    assert (hit.path, hit.start_seconds, hit.end_seconds) == ("it's a garden.mp4", 12.0, 16.0)
+    assert hit.narration == "A red star moves left." and hit.why == {"narrated": 1} and hit.score == 1.0
+    (bark,) = store.search("where does the dog bark?")
+    assert (bark.path, bark.start_seconds, bark.sound) == ("kitchen.mp4", 0.0, "a dog barks")
+    assert bark.why == {"heard in words": 1}
+    assert store.search("elephant") == [] and store.search("") == [] and store.search() == []
+
+
+def test_vectors_find_by_their_angle(store: MomentStore) -> None:
+    (hit, *_) = store.search(vectors={"seen": 5 * axis(4, 8) + 0.1})
+    assert (hit.path, hit.start_seconds) == ("it's a garden.mp4", 16.0) and hit.why == {"seen": 1}
+    heard = found(store, vectors={"heard": axis(2, 4)})
+    assert heard == [("kitchen.mp4", 8.0), ("kitchen.mp4", 0.0)]  # the others have no sound, and so no such vector
+
+
+def test_ways_are_fused(store: MomentStore) -> None:
+    """Both circles are narrated; the vector tells which is meant."""
+    (hit, other, *_) = store.search("circle", {"seen": axis(4, 8)})
+    assert (hit.path, hit.start_seconds) == ("it's a garden.mp4", 16.0) and set(hit.why) == {"narrated", "seen"}
+    assert 1.0 >= hit.score > other.score
+
+
+def test_filters(store: MomentStore) -> None:
+    assert found(store, "red", paths=["it's a garden.mp4"]) == [("it's a garden.mp4", 12.0)]
+    assert found(store, "red", between_seconds=(0, 5)) == [("kitchen.mp4", 0.0)]
+    assert found(store, "red", paths=["elsewhere.mp4"]) == []
+    assert len(store.search("a", {"seen": axis(0, 8)}, limit=2)) == 2
+    assert store.search("red", limit=0) == []
+
+
+def test_overlapping_windows_become_one_stretch(tmp_path: Path) -> None:
+    store = MomentStore.create(tmp_path / "index", WIDTHS, ENCODERS)
+    same = [moment(n, "A red circle moves up.", length=6.0) for n in (0, 1)]
+    put(store, "a.mp4", *same, moment(5, "A red circle moves up."))
+    first, second = store.search("red circle")
+    assert {(hit.start_seconds, hit.end_seconds) for hit in (first, second)} == {(0.0, 10.0), (20.0, 24.0)}
+
+
+def test_a_file_stored_again_is_replaced_not_doubled(store: MomentStore) -> None:
+    before = store.search("circle")
+    put(
+        store, "kitchen.mp4", moment(0, "A red circle moves up.", "a dog barks"),
+        moment(1, "A blue square is still."), moment(2, "Nothing happens.", "a loud bell"),
+    )  # fmt: skip
+    assert len(store) == 5 and store.search("circle") == before
+    put(store, "kitchen.mp4", moment(0, "A white cross."), content="other bytes")
+    assert len(store) == 3 and found(store, "cross") == [("kitchen.mp4", 0.0)] and store.search("square") == []
+    assert [video.path for video in store.videos()] == ["it's a garden.mp4", "kitchen.mp4"]
+
+
+def test_a_copy_shares_its_moments_until_the_last_is_gone(store: MomentStore) -> None:
+    put(store, "copy.mp4", moment(3, "A red star moves left."), moment(4, "A green circle falls."),
+        content="bytes of it's a garden.mp4")  # fmt: skip
+    assert len(store) == 5
+    store.remove("it's a garden.mp4")
+    assert found(store, "star") == [("copy.mp4", 12.0)]
+    store.remove("copy.mp4")
+    store.remove("never there.mp4")
+    assert len(store) == 3 and store.search("star") == []
+
+
+def test_a_video_without_moments(store: MomentStore) -> None:
+    put(store, "empty.mp4")
+    put(store, "kitchen.mp4", content="other bytes")
+    assert len(store) == 2 and [video.moments for video in store.videos()] == [0, 2, 0]
+
+
+def test_it_opens_again_and_tidies(store: MomentStore, tmp_path: Path) -> None:
+    store.tidy()
+    again = MomentStore.open(tmp_path / "index")
+    assert again.encoders == ENCODERS and found(again, "star") == [("it's a garden.mp4", 12.0)]
+    put(MomentStore.create(tmp_path / "index", WIDTHS, ENCODERS), "late.mp4", moment(0, "A late triangle."))
+    assert found(again, "triangle") == [("late.mp4", 0.0)]
+
+
+def test_what_is_no_index_is_told(store: MomentStore, tmp_path: Path) -> None:
+    with pytest.raises(MomentIndexError, match=r"no index at .*; make one with: videollm index"):
+        MomentStore.open(tmp_path / "nowhere")
+    with pytest.raises(MomentIndexError, match="another eye"):
+        MomentStore.create(tmp_path / "index", WIDTHS, ENCODERS | {"seen": "another eye"})
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("years of work")
+    with pytest.raises(MomentIndexError, match="holds other files"):
+        MomentStore.create(tmp_path / "full", WIDTHS, ENCODERS)
+    with pytest.raises(MomentIndexError, match="holds no index"):
+        MomentStore.open(tmp_path / "full")
+    with pytest.raises(MomentIndexError, match="is a file"):
+        MomentStore.create(tmp_path / "full" / "thesis.txt", WIDTHS, ENCODERS)
+    with pytest.raises(MomentIndexError, match="holds 'seen' vectors of 8 numbers by an eye"):
+        store.search(vectors={"seen": axis(0, 4)})
+    with pytest.raises(MomentIndexError, match="no vectors of kind 'long'"):
+        store.search(vectors={"long": axis(0, 4)})
+
+
+def test_words_are_never_a_query_language(store: MomentStore) -> None:
+    for words in ('"red star"', "red AND (star", "narration:star ~1 *", "' OR 1=1 --", "star\n\x00", "??!"):
+        hits = store.search(words)
+        assert all(hit.path for hit in hits)
+    assert found(store, '"red star')[0] == ("it's a garden.mp4", 12.0)
+
+
+WRITER = """
+import sys
+sys.path.insert(0, sys.argv[3])
+from tests.moments.test_store import ENCODERS, WIDTHS, moment, put
+from videollm.moments.store import MomentStore
+store = MomentStore.create(sys.argv[1], WIDTHS, ENCODERS)
+for number in range(int(sys.argv[4])):
+    put(store, f"{sys.argv[2]} {number}.mp4", *(moment(n, f"A red star {number}.") for n in range(4)))
+    print(number, flush=True)
+"""
+ROOT = Path(__file__).parents[2]
+
+
+def writer(index: Path, name: str, videos: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WRITER, str(index), name, str(ROOT), str(videos)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_killed_while_writing(tmp_path: Path) -> None:
+    """Whatever was said to be stored is there, nothing twice, and the work can be done again."""
+    index = tmp_path / "index"
+    MomentStore.create(index, WIDTHS, ENCODERS)
+    for round_ in range(2):
+        process = writer(index, f"{round_}", 100)
+        assert process.stdout is not None
+        for _ in range(2 + round_):
+            said = int(process.stdout.readline())
+        time.sleep(0.03 * round_)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        store = MomentStore.open(index)
+        kept = [video for video in store.videos() if video.path.startswith(f"{round_} ")]
+        assert {f"{round_} {number}.mp4" for number in range(said + 1)} <= {video.path for video in kept}
+        assert all(video.moments == 4 for video in kept)
+        for video in kept:
+            put(store, video.path, *(moment(n, "A red star.") for n in range(4)))
+        mine = store.search("star", paths=[video.path for video in kept], limit=1000)
+        assert len(mine) == len({(hit.path, hit.start_seconds) for hit in mine}) == 4 * len(kept)
+
+
+def test_two_write_while_one_searches(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    store = MomentStore.create(index, WIDTHS, ENCODERS)
+    writers = [writer(index, name, 5) for name in ("one", "two")]
+    while any(process.poll() is None for process in writers):
+        assert all(hit.narration.startswith("A red star") for hit in store.search("star", {"seen": axis(1, 8)}))
+    for process in writers:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    assert len(store.videos()) == 10 and len(store) == 40
+    assert os.listdir(index)

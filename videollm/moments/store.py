@@ -1,0 +1,301 @@
+"""The store of an index: moments and the videos that they are of, in LanceDB tables in a folder or an object store.
+
+Two tables. ``moments`` has a row a window; those of a video are replaced by one commit. ``videos`` has a row a file and
+is written after its moments: only then does the video count as stored, and only moments of such videos are ever found.
+So a process that is killed at any time leaves an index that opens, and doing its work again doubles nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from videollm.errors import MissingDependencyError, MomentIndexError
+from videollm.moments.moment import VECTOR_KINDS, Found, Moment, Reason, VectorKind, Video
+
+SCHEMA_VERSION = 1
+RANK_CONSTANT = 60
+"""Of reciprocal rank fusion: a list adds 1 / (constant + rank). Source: Cormack et al. 2009, section 2."""
+POOL = 200
+"""How many of each way of finding are ranked together."""
+ABOUT_AS_WELL = 0.9
+"""A window is joined to a better one that it overlaps from this share of its score on; below, it is left out."""
+
+_WORDS: dict[str, Reason] = {"narration": "narrated", "sound": "heard in words"}
+
+
+class MomentStore:
+    """Moments that can be stored, replaced and found. Several processes may write and search at once."""
+
+    def __init__(self, database: Any, address: str, encoders: Mapping[VectorKind, str]) -> None:
+        self._database, self.address, self.encoders = database, address, dict(encoders)
+
+    @classmethod
+    def create(
+        cls, address: str | Path, widths: Mapping[VectorKind, int], encoders: Mapping[VectorKind, str]
+    ) -> MomentStore:
+        """A new index, or the one that is there, if its vectors are of the same encoders.
+
+        Args:
+            address: a folder, made if need be, or the URL of an object store (``s3://...``).
+            widths: numbers in a vector, by kind; kinds left out are not stored.
+            encoders: which encoder the vectors of a kind are of.
+
+        Raises:
+            MomentIndexError: the folder holds something else, or vectors of other encoders.
+        """
+        database = _connect(address)
+        import pyarrow as pa
+        from lancedb.index import FTS
+
+        if _tables(database) >= {"moments", "videos"}:
+            store = cls.open(address)
+            if store.encoders != dict(encoders):
+                raise MomentIndexError(
+                    f"{address} was made with {_told(store.encoders)}, asked for {_told(encoders)}; use the same, or "
+                    "make another index"
+                )
+            return store
+        if "://" not in str(address) and Path(address).is_dir() and not _ours(Path(address)):
+            raise MomentIndexError(f"{address} holds other files; give an empty or a new folder for the index")
+        about = {b"videollm": json.dumps({"schema": SCHEMA_VERSION, "encoders": dict(encoders)}).encode()}
+        columns: list[tuple[str, Any]] = [
+            ("id", pa.string()), ("video", pa.string()), ("start_seconds", pa.float64()),
+            ("end_seconds", pa.float64()), ("narration", pa.string()), ("sound", pa.string()),
+        ]  # fmt: skip
+        columns += [(kind, pa.list_(pa.float32(), widths[kind])) for kind in VECTOR_KINDS if kind in widths]
+        videos = [
+            ("path", pa.string()), ("content", pa.string()), ("duration_seconds", pa.float64()),
+            ("moments", pa.int64()), ("made_by", pa.string()),
+        ]  # fmt: skip
+        moments = database.create_table("moments", schema=pa.schema(columns, metadata=about), exist_ok=True)
+        for column in _WORDS:
+            moments.create_index(column, config=FTS(), replace=True)
+        database.create_table("videos", schema=pa.schema(videos), exist_ok=True)
+        return cls(database, str(address), encoders)
+
+    @classmethod
+    def open(cls, address: str | Path) -> MomentStore:
+        """An index that is there.
+
+        Raises:
+            MomentIndexError: there is none, or one of a version that this package cannot read.
+        """
+        database = _connect(address, must_exist=True)
+        if not _tables(database) >= {"moments", "videos"}:
+            raise MomentIndexError(f"{address} holds no index; make one with: videollm index FOLDER --into {address}")
+        about = json.loads((database.open_table("moments").schema.metadata or {}).get(b"videollm", b"{}"))
+        if about.get("schema") != SCHEMA_VERSION:
+            raise MomentIndexError(
+                f"{address} has version {about.get('schema')} of the index, this videollm reads {SCHEMA_VERSION}; "
+                "index the videos again into another folder"
+            )
+        return cls(database, str(address), about["encoders"])
+
+    # --- writing
+
+    def put(self, video: Video, moments: Sequence[Moment]) -> None:
+        """Store a video in place of whatever its path held before.
+
+        Raises:
+            ValueError: the counts differ, or a vector has another width than the index.
+        """
+        if video.moments != len(moments):
+            raise ValueError(f"{video.path}: {video.moments} moments announced, {len(moments)} given")
+        table = self._database.open_table("moments")
+        names: list[VectorKind] = [kind for kind in VECTOR_KINDS if kind in table.schema.names]
+        rows = [
+            {
+                "id": f"{video.content}/{number}", "video": video.content, "start_seconds": moment.start_seconds,
+                "end_seconds": moment.end_seconds, "narration": moment.narration, "sound": moment.sound,
+                **{name: _unit(moment.vectors.get(name)) for name in names},
+            }
+            for number, moment in enumerate(moments)
+        ]  # fmt: skip
+        before = {known.path: known for known in self.videos()}.get(video.path)
+        self._replace("moments", "id", rows, f"video = {_quoted(video.content)}")
+        self._replace("videos", "path", [vars(video)], f"path = {_quoted(video.path)}")
+        if before is not None and before.content != video.content:
+            self._forget(before.content)
+
+    def remove(self, path: str) -> None:
+        """Take a video out; nothing happens where it is not in."""
+        known = {video.path: video for video in self.videos()}.get(path)
+        if known is not None:
+            self._database.open_table("videos").delete(f"path = {_quoted(path)}")
+            self._forget(known.content)
+
+    def tidy(self) -> None:
+        """Take the newest moments into the full-text index and join small files; worth it after many videos."""
+        for name in ("moments", "videos"):
+            self._database.open_table(name).optimize()
+
+    def _replace(self, table: str, key: str, rows: list[dict[str, Any]], among: str) -> None:
+        """In one commit: these rows, and no others among those that the condition names."""
+        import pyarrow as pa
+
+        opened = self._database.open_table(table)
+        if not rows:
+            opened.delete(among)
+            return
+        merge = opened.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
+        data = pa.Table.from_pylist(rows, schema=opened.schema)
+        merge.when_not_matched_by_source_delete(among).execute(data, on_bad_vectors="null")
+
+    def _forget(self, content: str) -> None:
+        """The moments of a file that no path has any more."""
+        if all(video.content != content for video in self.videos()):
+            self._database.open_table("moments").delete(f"video = {_quoted(content)}")
+
+    # --- reading
+
+    def videos(self) -> list[Video]:
+        """What is stored, by path."""
+        rows = self._database.open_table("videos").to_arrow().to_pylist()
+        return sorted((Video(**row) for row in rows), key=lambda video: video.path)
+
+    def __len__(self) -> int:
+        """Moments, those of videos that are just being stored included."""
+        return self._database.open_table("moments").count_rows()
+
+    def search(
+        self,
+        words: str | None = None,
+        vectors: Mapping[VectorKind, np.ndarray] | None = None,
+        *,
+        paths: Iterable[str] | None = None,
+        between_seconds: tuple[float, float] | None = None,
+        limit: int = 10,
+    ) -> list[Found]:
+        """Moments by words and by vectors; each way gives a ranking, and the rankings are fused.
+
+        Args:
+            words: looked for in narrations and descriptions of sound.
+            vectors: float32 ``(D,)`` by kind, compared with those of each window.
+            paths: only in these videos.
+            between_seconds: only windows that lie at least partly in this stretch of their video.
+            limit: stretches, the best first.
+
+        Raises:
+            MomentIndexError: a vector of a kind or width that the index does not have.
+        """
+        by_content: dict[str, str] = {}
+        chosen = None if paths is None else set(paths)
+        for video in reversed(self.videos()):
+            if chosen is None or video.path in chosen:
+                by_content[video.content] = video.path
+        if not by_content or limit < 1:
+            return []
+        table = self._database.open_table("moments")
+        where = []
+        if chosen is not None:
+            where.append(f"video IN ({', '.join(map(_quoted, by_content))})")
+        if between_seconds is not None:
+            where.append(f"end_seconds > {between_seconds[0]:f} AND start_seconds < {between_seconds[1]:f}")
+        rows: dict[str, dict[str, Any]] = {}
+        ranks: dict[str, dict[Reason, int]] = {}
+
+        def collect(way: Reason, query: Any) -> None:
+            if where:
+                query = query.where(" AND ".join(where), prefilter=True)
+            found = [row for row in query.limit(POOL).to_list() if row["video"] in by_content]
+            fits = [round(row.get("_score", -row.get("_distance", 0.0)), 6) for row in found]
+            for row, fit in zip(found, fits, strict=True):
+                rows[row["id"]] = row
+                # What fits equally well has the same rank: the order in which it was stored tells nothing.
+                ranks.setdefault(row["id"], {})[way] = 1 + sum(other > fit for other in fits)
+
+        ways = 0
+        if words and words.strip():
+            for column, way in _WORDS.items():
+                collect(way, table.search(_plain(words), query_type="fts", fts_columns=column))
+            ways += 1  # words are found in one of the two columns, seldom in both
+        for kind, vector in (vectors or {}).items():
+            self._check(table, kind, vector)
+            collect(kind, table.search(_unit(vector), vector_column_name=kind).distance_type("cosine"))
+            ways += 1
+        best = max(ways, 1) / (RANK_CONSTANT + 1)
+        scores = {
+            key: min(1.0, sum(1 / (RANK_CONSTANT + rank) for rank in found.values()) / best)
+            for key, found in ranks.items()
+        }
+        order = sorted(scores, key=lambda key: (-scores[key], rows[key]["video"], rows[key]["start_seconds"]))
+        return _joined([(rows[key], scores[key], ranks[key]) for key in order], by_content, limit)
+
+    def _check(self, table: Any, kind: VectorKind, vector: np.ndarray) -> None:
+        if kind not in table.schema.names:
+            raise MomentIndexError(f"{self.address} holds no vectors of kind {kind!r}; it has {_told(self.encoders)}")
+        width = table.schema.field(kind).type.list_size
+        if vector.shape != (width,):
+            raise MomentIndexError(
+                f"{self.address} holds {kind!r} vectors of {width} numbers by {self.encoders.get(kind)}, asked with "
+                f"{vector.shape}; search with the encoder that made the index"
+            )
+
+
+def _joined(
+    hits: Sequence[tuple[dict[str, Any], float, dict[Reason, int]]], paths: Mapping[str, str], limit: int
+) -> list[Found]:
+    """Windows that overlap a better one belong to it, if they fit about as well, and are left out otherwise."""
+    spans: list[list[Any]] = []
+    for row, score, why in hits:
+        start, end = row["start_seconds"], row["end_seconds"]
+        better = next((s for s in spans if s[0]["video"] == row["video"] and start < s[4] and s[3] < end), None)
+        if better is None:
+            if len(spans) < limit:
+                spans.append([row, score, why, start, end])
+        elif score >= ABOUT_AS_WELL * better[1]:
+            better[3], better[4] = min(better[3], start), max(better[4], end)
+    return [
+        Found(paths[row["video"]], start, end, score, why, row["narration"], row["sound"])
+        for row, score, why, start, end in spans
+    ]
+
+
+def _connect(address: str | Path, must_exist: bool = False) -> Any:
+    try:
+        import lancedb
+    except ImportError:
+        raise MissingDependencyError("an index of moments needs lancedb: pip install 'videollm[index]'") from None
+    if "://" not in str(address):
+        if must_exist and not Path(address).is_dir():
+            raise MomentIndexError(f"no index at {address}; make one with: videollm index FOLDER --into {address}")
+        if Path(address).exists() and not Path(address).is_dir():
+            raise MomentIndexError(f"{address} is a file, where an index is a folder; choose another name")
+    try:
+        return lancedb.connect(str(address))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise MomentIndexError(
+            f"{address} cannot be opened as an index ({' '.join(str(error).split())[:200]})"
+        ) from None
+
+
+def _tables(database: Any) -> set[str]:
+    return set(database.list_tables().tables)
+
+
+def _ours(folder: Path) -> bool:
+    return all(path.suffix == ".lance" or path.name.startswith(".") for path in folder.iterdir())
+
+
+def _unit(vector: np.ndarray | None) -> list[float] | None:
+    if vector is None:
+        return None
+    return (vector / np.linalg.norm(vector)).astype(np.float32).tolist()
+
+
+def _plain(words: str) -> str:
+    """Words only: a query is never read as a query language."""
+    return " ".join("".join(c if c.isalnum() else " " for c in words).split())
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _told(encoders: Mapping[VectorKind, str]) -> str:
+    return ", ".join(f"{kind} by {name}" for kind, name in encoders.items()) or "no vectors"
