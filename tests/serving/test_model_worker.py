@@ -35,7 +35,7 @@ def clip(tmp_path_factory):
 def work():
     """Runs a scenario against a worker, which is closed at its end."""
 
-    def run(scenario, limits=None, load=lambda choice: MODEL, **options):
+    def run(scenario, limits=None, load=lambda choice, tell: MODEL, **options):
         async def whole():
             worker = ModelWorker(limits=limits, load=load, **options).start()
             try:
@@ -56,7 +56,7 @@ def alone(clip, *questions, model=MODEL, **options):
 
 
 async def until(condition):
-    while not condition():  # noqa: ASYNC110
+    while not condition():
         await asyncio.sleep(0.01)
 
 
@@ -257,7 +257,7 @@ def test_ceilings_are_over_what_clients_ask_for(work):
 
 
 def test_another_model_and_back(work, clip):
-    def load(choice):
+    def load(choice, tell):
         if choice.model == "gone":
             raise ModelNotFoundError("no model 'gone': there is no folder gone")
         return OTHER if choice.model == "other" else MODEL
@@ -283,7 +283,7 @@ def test_another_model_and_back(work, clip):
 
 
 def test_a_model_that_cannot_be_loaded_is_said_to_everybody(work, clip):
-    def load(choice):
+    def load(choice, tell):
         raise ModelNotFoundError("no model 'tiny': run `make tiny` to build it")
 
     async def scenario(worker):
@@ -298,7 +298,7 @@ def test_a_model_that_cannot_be_loaded_is_said_to_everybody(work, clip):
 def test_who_waits_for_the_model_may_leave(work):
     slow = threading.Event()
 
-    def load(choice):
+    def load(choice, tell):
         assert slow.wait(30)
         return MODEL
 
@@ -316,7 +316,7 @@ def test_who_waits_for_the_model_may_leave(work):
 
 def test_shutting_down_lets_answers_end_and_refuses_new_ones():
     async def scenario():
-        worker = ModelWorker(load=lambda choice: MODEL).start()
+        worker = ModelWorker(load=lambda choice, tell: MODEL).start()
         short = await worker.ask(worker.open(), "what?", max_new_tokens=30)
         await worker.ready()
         closing = asyncio.create_task(asyncio.to_thread(worker.close, 30.0))
@@ -331,7 +331,7 @@ def test_shutting_down_lets_answers_end_and_refuses_new_ones():
 
 def test_shutting_down_stops_what_takes_too_long():
     async def scenario():
-        worker = ModelWorker(load=lambda choice: MODEL).start()
+        worker = ModelWorker(load=lambda choice, tell: MODEL).start()
         turn = await worker.ask(worker.open(), "tell all", **LONG)
         async for _ in turn:
             break

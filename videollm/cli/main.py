@@ -23,8 +23,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "chat": ("videollm.cli.chat", "ask about videos, images and sounds: one question, or a conversation"),
     "convert": ("videollm.cli.convert", "make a model folder of published checkpoints"),
     "train": ("videollm.cli.train", "train a model by a recipe (YAML)"),
-    "data": ("videollm.cli.data", "look over a dataset of your own, or pack it into shards for streaming"),
+    "data": ("videollm.cli.data", "look over a dataset, write a published one in our schema, or pack it into shards"),
     "doctor": ("videollm.cli.doctor", "say what this machine can run; check a model's folder"),
+    "demo": ("videollm.cli.demo", "the page: bring clips, watch them, talk about them"),
     "evaluate": ("videollm.cli.evaluate", "measure a model by a benchmark (YAML)"),
 }
 
@@ -81,6 +82,8 @@ def _run_verb(words: list[str]) -> int:
     )
     parser.add_argument("--version", action="version", version=f"videollm {__version__}")
     parser.add_argument("verb", metavar="VERB", nargs="?", help="what to do; `videollm VERB --help` tells more")
+    # The launcher of DeepSpeed puts it before all words; the environment says the same.
+    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     # Only what stands before the verb is ours: everything behind it belongs to the verb.
     first = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
     verb = parser.parse_args(words[: first + 1]).verb

@@ -126,6 +126,15 @@ class Runtime:
         return self.model.config.audio_config is not None
 
     @property
+    def notice(self) -> str | None:
+        """What its model card says first: what the model is for, and what it does not know."""
+        with contextlib.suppress(VideoLLMError, OSError, UnicodeDecodeError):
+            card = (hub.find(self.choice.model) / "MODEL_CARD.md").read_text("utf-8")
+            paragraphs = [" ".join(paragraph.split()) for paragraph in card.split("\n\n")]
+            return next((words for words in paragraphs if words and not words.startswith(("#", "---"))), None)
+        return None
+
+    @property
     def most_frames(self) -> int:
         """Of one clip."""
         return int(self.model.config.max_frame_positions)
@@ -311,7 +320,7 @@ class ModelWorker:
     Args:
         choice: the model to begin with.
         limits: what it takes on.
-        load: makes a model and its processor of a choice.
+        load: makes a model and its processor of a choice; may tell, in a few words, what it is about to do.
         clock: seconds that only grow.
         closed: called, on the worker's thread, with the id of each conversation that is closed.
     """
@@ -321,7 +330,7 @@ class ModelWorker:
         choice: ModelChoice | None = None,
         limits: WorkerLimits | None = None,
         *,
-        load: Callable[[ModelChoice], tuple[Any, Any]] | None = None,
+        load: Callable[[ModelChoice, Callable[[str], None]], tuple[Any, Any]] | None = None,
         clock: Callable[[], float] = time.monotonic,
         closed: Callable[[str], None] | None = None,
     ) -> None:
@@ -714,7 +723,7 @@ class ModelWorker:
         self.state = f"loading {choice.name}"
         future = self._runtime
         try:
-            future.set_result(Runtime(choice, *self._load_choice(choice)))
+            future.set_result(Runtime(choice, *self._load_choice(choice, self._tell_state)))
             self.state = "ready"
         except VideoLLMError as error:
             self.state = "failed"
@@ -725,6 +734,9 @@ class ModelWorker:
             future.set_exception(
                 UnavailableError(f"the model could not be loaded ({type(error).__name__}); see the log")
             )
+
+    def _tell_state(self, words: str) -> None:
+        self.state = words
 
     def _switch(self, choice: ModelChoice) -> Runtime:
         while self._waiting or self._active:
@@ -760,5 +772,10 @@ def _last_question(chat: ChatSession) -> int:
     return max(i for i, message in enumerate(chat.messages) if message.role == "assistant") - 1
 
 
-def _load(choice: ModelChoice) -> tuple[Any, Any]:
-    return hub.load(choice.model, bits=choice.bits, device=choice.device)
+def _load(choice: ModelChoice, tell: Callable[[str], None]) -> tuple[Any, Any]:
+    return hub.load(
+        choice.model,
+        bits=choice.bits,
+        device=choice.device,
+        announce=lambda plan: tell(f"loading {choice.name}, which takes {plan.total_bytes / 2**30:.1f} GiB"),
+    )

@@ -1,0 +1,364 @@
+"""The page as a person uses it, in a real Chromium with `tiny`: ``pytest -m browser``.
+
+Needs the packages gradio and playwright and a Chromium of the system (Debian: chromium; elsewhere its path in
+VIDEOLLM_CHROMIUM). Pictures of what was seen are kept in build/screenshots.
+"""
+
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.bad_files import written
+from tests.small_model import small_model
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright to test the page in a browser")
+pytest.importorskip("gradio", reason="pip install 'videollm[demo]' to test the page")
+
+ROOT = Path(__file__).parents[2]
+CLIPS = ROOT / "videollm" / "assets" / "clips"
+PICTURES = ROOT / "build" / "screenshots"
+CHROMIUM = os.environ.get("VIDEOLLM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+DESKTOP = {"viewport": {"width": 1280, "height": 860}}
+DARK = {**DESKTOP, "color_scheme": "dark"}
+PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The page on a port of this machine, and the worker under it. It offers `tiny`, and a model that never stops."""
+    from videollm.serving.access import hosts_for
+    from videollm.serving.listening import address_of, bound, server_of
+    from videollm.serving.model_worker import ModelChoice, ModelWorker
+    from videollm.serving.ui import Page
+    from videollm.serving.uploads import UploadStore
+
+    talker = tmp_path_factory.mktemp("models") / "talker"
+    for part in small_model(context_tokens=2048):
+        part.save_pretrained(talker)
+    choices = [ModelChoice(), ModelChoice(str(talker))]
+    worker, store = ModelWorker(choices[0]).start(), UploadStore()
+    sock = bound("127.0.0.1", 0)
+    page = Page(worker, store, choices)
+    server = server_of(page.app(page.rules(hosts_for("127.0.0.1", None), None)))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+    thread.start()
+    yield address_of(sock, "127.0.0.1"), worker, store
+    server.should_exit = True
+    thread.join(30)
+    worker.close(0)
+    store.close()
+    assert not store.folder.exists()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium, or name one in VIDEOLLM_CHROMIUM")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """A browser with its own cookies, on the page."""
+
+    def __init__(self, chromium, address, options):
+        self.context = chromium.new_context(accept_downloads=True, **options)
+        self.page = self.context.new_page()
+        self.address = address
+        self.elsewhere, self.failures = [], []
+        self.page.on("request", lambda r: self._noted(r.url))
+        self.page.on("pageerror", lambda error: self.failures.append(str(error)))
+        self.page.set_default_timeout(30_000)
+        self.open()
+
+    def _noted(self, url):
+        if not url.startswith((self.address, "data:", "blob:")):
+            self.elsewhere.append(url)
+
+    def open(self):
+        self.page.goto(self.address)
+        self.page.wait_for_selector("#model .model-line:not(.busy)")
+
+    def bring(self, *paths):
+        count = self.page.locator(".clip").count()
+        self.page.set_input_files("#drop input[type=file]", [str(path) for path in paths])
+        self.page.locator(".clip").nth(count + len(paths) - 1).wait_for(state="attached")
+
+    def example(self, number):
+        count = self.page.locator(".clip").count()
+        self.page.locator(".example").nth(number).click()
+        self.page.locator(".clip").nth(count).wait_for(state="attached")
+
+    def ask(self, question):
+        """Asks with the keyboard, waits for the end of the answer, and returns its words."""
+        count = self.answers.count()
+        self.page.fill("#question textarea", question)
+        self.page.press("#question textarea", "Enter")
+        self.finished(count + 1)
+        return self.answer()
+
+    def finished(self, count):
+        self.page.locator("#chat small").nth(count - 1).wait_for()
+        self.page.wait_for_selector("#question .submit-button")
+
+    @property
+    def answers(self):
+        return self.page.locator('#chat [data-testid="bot"]')
+
+    def answer(self, number=-1):
+        count = self.answers.count()
+        return self.answers.nth(number % count).inner_text().split("\n")[0]
+
+    @property
+    def alert(self):
+        return self.page.locator("#alert .alert")
+
+    def picture(self, name, **options):
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        self.page.wait_for_timeout(500)
+        self.page.screenshot(path=PICTURES / f"{name}.png", **options)
+
+
+@pytest.fixture
+def visit(chromium, served):
+    visits = []
+
+    def enter(options=DESKTOP):
+        visits.append(Visit(chromium, served[0], options))
+        return visits[-1]
+
+    yield enter
+    for one in visits:
+        one.context.close()
+        assert one.elsewhere == [], "the page asked another host"
+        assert one.failures == [], "a script of the page failed"
+
+
+@pytest.fixture
+def mp4(tmp_path):
+    """Two things, seen and heard, under another name: a purple star grows, a green triangle moves down; music at 2.5 s."""
+    return shutil.copy(CLIPS / "two_things.mp4", tmp_path / "holiday.mp4")
+
+
+@pytest.mark.parametrize(("name", "options"), [("desktop", DESKTOP), ("dark", DARK), ("phone", PHONE)])
+def test_a_whole_visit(visit, mp4, name, options):
+    one = visit(options)
+    page = one.page
+    one.picture(f"{name}-1-empty")
+    one.bring(mp4)
+    assert page.locator(".clip .seen").inner_text() == (
+        "The model saw 29 frames of holiday.mp4 (0.0-7.0 of 7.2 s), heard 7.2 s of 7.2 s."
+    )
+    assert page.locator(".frame").count() == 29
+    assert page.locator(".sound .heard").count() == 1
+    one.picture(f"{name}-2-clip")
+
+    assert one.ask("How many things are there?") == "Two."
+    assert "green triangle" in one.ask("What do you see?")
+    assert "music" in one.ask("Which sound is heard?")
+    assert one.ask("When is the sound heard?") == "At 2.5 s."
+    assert page.locator("#chat small").last.inner_text().startswith("Saw 29 frames of holiday.mp4")
+
+    # A time leads the player there, and so do a frame, the sound and the keyboard.
+    seconds = "document.querySelector('.clip:not([hidden]) video').currentTime"
+    page.get_by_role("link", name="2.5 s").click()
+    page.wait_for_function(f"Math.abs({seconds} - 2.5) < 0.01")
+    assert page.locator(".frame.here").get_attribute("data-at") == "2.500"
+    page.locator(".frame").nth(4).click()
+    page.wait_for_function(f"Math.abs({seconds} - 1.0) < 0.01")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.wait_for_function(f"Math.abs({seconds} - 1.2) < 0.1")
+    box = page.locator(".sound").bounding_box()
+    page.locator(".sound").click(position={"x": box["width"] / 2, "y": 10})
+    page.wait_for_function(f"Math.abs({seconds} - 3.6) < 0.1")
+    assert page.evaluate("document.querySelector('video').readyState") >= 1, "the player has the file"
+    one.picture(f"{name}-3-answers")
+    if name == "phone":
+        one.picture("phone-4-whole", full_page=True)
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= 390, "nothing is cut off at the side"
+
+
+def test_several_clips_and_times_lead_into_the_right_one(visit, mp4):
+    one = visit()
+    one.bring(mp4)
+    assert one.ask("When is the sound heard?") == "At 2.5 s."
+    one.bring(CLIPS / "cut.mp4")
+    tabs = one.page.locator(".clip-tab")
+    assert [tab.strip() for tab in tabs.all_inner_texts()] == ["▶ holiday.mp4", "▶ cut.mp4"]
+    assert tabs.nth(1).get_attribute("aria-selected") == "true"
+    one.ask("Describe the video.")
+    assert (
+        one.page.locator("#chat small").last.inner_text().count("saw")
+        + one.page.locator("#chat small").last.inner_text().count("Saw")
+        == 2
+    ), "both clips are shown"
+    one.page.get_by_role("link", name="2.5 s").first.click()
+    one.page.wait_for_function("document.querySelector('.clip:not([hidden]) video').currentTime == 2.5")
+    assert tabs.nth(0).get_attribute("aria-selected") == "true"
+    tabs.nth(0).focus()
+    one.page.keyboard.press("ArrowRight")
+    assert tabs.nth(1).get_attribute("aria-selected") == "true"
+    one.picture("desktop-5-two-clips")
+
+
+def test_an_image_and_a_sound(visit, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    from videollm.clips import Waveform
+    from videollm.media.write import write_sound
+
+    picture, sound = tmp_path / "red.png", tmp_path / "beep.wav"
+    Image.fromarray(np.full((90, 120, 3), (200, 30, 30), np.uint8)).save(picture)
+    time_axis = np.arange(32000) / 16000
+    write_sound(sound, Waveform((0.5 * np.sin(2 * np.pi * 440 * time_axis))[None].astype(np.float32), 16000))
+    one = visit()
+    one.bring(picture, sound)
+    assert one.page.locator("img.player").count() == 1 and one.page.locator("audio.player").count() == 1
+    one.page.wait_for_function("document.querySelector('img.player').naturalWidth == 120")
+    one.ask("What do you hear?")
+    note = one.page.locator("#chat small").last.inner_text()
+    assert "image red.png" in note and "heard 2.0 s of 2.0 s of beep.wav" in note
+    one.picture("desktop-6-image-and-sound")
+
+
+def test_undo_retry_edit_and_clear(visit, served):
+    one = visit()
+    one.example(0)
+    assert one.ask("How many things are there?") == "Two."
+    assert one.ask("Which sound is heard?") == "I hear something like music."
+    page = one.page
+    page.get_by_role("button", name="Undo", exact=True).last.click()
+    page.wait_for_function("document.querySelectorAll('#chat small').length == 1")
+    assert page.input_value("#question textarea") == "Which sound is heard?"
+    page.get_by_role("button", name="Retry", exact=True).last.click()
+    page.wait_for_selector("#question .submit-button")
+    page.wait_for_function("document.querySelectorAll('#chat small').length == 1")
+    assert one.answer() == "Two."
+    page.get_by_role("button", name="Edit", exact=True).first.click()
+    page.locator("#chat textarea").fill("When is the sound heard?")
+    page.get_by_role("button", name="Submit", exact=True).last.click()
+    page.get_by_role("link", name="2.5 s").wait_for()
+    assert one.answers.count() == 1
+    _, worker, store = served
+    conversations = set(worker.conversations)
+    page.click("#clear")
+    page.wait_for_selector(".example >> visible=true")
+    assert one.answers.count() == 0 and page.locator(".clip").count() == 0
+    assert len(conversations - set(worker.conversations)) == 1
+
+
+def test_stop_another_model_and_leaving(visit, served):
+    _, worker, _ = served
+    one = visit()
+    page = one.page
+    one.example(0)
+    page.click("#settings > button")
+    page.get_by_role("combobox", name="Model").click()
+    page.get_by_role("option", name="talker").click()
+    page.get_by_text("talker in full precision").wait_for()
+    one.picture("desktop-7-settings", full_page=True)
+    page.get_by_label("number input for Longest answer, tokens").fill("1024")
+    page.fill("#question textarea", "Go on")
+    page.press("#question textarea", "Enter")
+    page.wait_for_function("document.querySelector('#chat [data-testid=bot] p')?.innerText.length > 20")
+    page.press("#question textarea", "Escape")
+    one.finished(1)
+    note = page.locator("#chat small").inner_text()
+    assert note.endswith("Stopped."), note
+    # Whoever closes the page is not answered any more.
+    page.fill("#question textarea", "Go on")
+    page.press("#question textarea", "Enter")
+    page.wait_for_function("document.querySelectorAll('#chat [data-testid=bot]').length == 2")
+    assert worker.answering == 1
+    left = time.monotonic()
+    one.context.close()
+    while worker.answering and time.monotonic() < left + 20:
+        time.sleep(0.02)
+    assert worker.answering == 0
+    print(f"\nthe answer ended {time.monotonic() - left:.2f} s after the page was closed")
+    assert [turn.finish for turn in (e.answer for c in worker.conversations.values() for e in c.exchanges)][
+        -1
+    ] == "stopped"
+    two = visit()
+    two.page.click("#settings > button")
+    two.page.get_by_role("combobox", name="Model").click()
+    two.page.get_by_role("option", name="tiny").click()
+    two.page.get_by_text("tiny in full precision").wait_for()
+
+
+def test_export(visit, mp4, tmp_path):
+    one = visit()
+    one.bring(mp4)
+    one.ask("When is the sound heard?")
+    for form in ("Markdown", "JSON"):
+        with one.page.expect_download() as started:
+            one.page.get_by_role("link", name=form).click()
+        started.value.save_as(tmp_path / form)
+    text = (tmp_path / "Markdown").read_text()
+    assert "**When is the sound heard?**\n\nAt 2.5 s.\n\n> Saw 29 frames of holiday.mp4" in text
+    record = json.loads((tmp_path / "JSON").read_text())
+    assert record["model"] == "tiny" and record["clips"] == ["holiday.mp4"]
+    assert record["turns"][0]["answer"] == "At 2.5 s."
+
+
+def test_errors_are_a_sentence_and_the_page_goes_on(visit, tmp_path, served):
+    _, _, store = served
+    one = visit()
+    before = store.held_bytes
+    one.page.set_input_files(
+        "#drop input[type=file]", str(written(tmp_path, "broken.mp4", b"\0\0\0\x18ftypisom" + bytes(999)))
+    )
+    one.alert.wait_for()
+    assert one.alert.inner_text().startswith("Broken.mp4: ") or one.alert.inner_text().startswith("broken.mp4: ")
+    assert "\n" not in one.alert.inner_text().strip()
+    assert store.held_bytes == before, "the broken file was kept"
+    one.picture("desktop-8-broken-upload")
+    one.page.press("#question textarea", "Enter")
+    one.page.get_by_text("Type a question first.").wait_for()
+    one.example(0)
+    assert one.ask("How many things are there?") == "Two."
+    assert one.alert.count() == 0
+
+
+def test_after_a_reload_the_conversation_is_there_and_nobody_else_sees_it(visit, mp4, served):
+    one = visit()
+    one.bring(mp4)
+    one.ask("When is the sound heard?")
+    source = one.page.locator("video").get_attribute("src")
+    one.open()
+    one.page.get_by_role("link", name="2.5 s").wait_for()
+    assert one.page.locator(".frame").count() == 29
+    assert one.ask("How many things are there?") == "Two."
+    two = visit()
+    assert two.page.locator(".clip").count() == 0
+    assert two.page.request.get(f"{served[0]}/{source}").status == 404
+    ours = one.page.request.get(f"{served[0]}/{source}", headers={"range": "bytes=0-99"})
+    assert ours.status == 206 and len(ours.body()) == 100
+    assert two.page.request.get(f"{served[0]}/export/conversation.json").status == 404
+
+
+def test_words_of_a_person_and_of_a_file_are_words(visit, tmp_path):
+    name = "<img src=x onerror=alert(1)> & 'q'.mp4"
+    path = shutil.copy(CLIPS / "two_things.mp4", tmp_path / name.replace("/", ""))
+    one = visit()
+    one.page.on("dialog", lambda dialog: pytest.fail("a script ran"))
+    one.bring(path)
+    one.ask("<script>alert(2)</script> ![x](https://example.org/x.png) How many things are there?")
+    assert one.page.locator(".clip img[src=x]").count() == 0
+    assert re.search(r"img src", one.page.locator(".seen").inner_text())

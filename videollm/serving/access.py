@@ -1,0 +1,209 @@
+"""The door in front of every route, of the page and of the service: whose request comes in, and how large it may be.
+
+What is checked, in this order: the name that the browser was told (Host: a site elsewhere cannot make its own name point
+to this machine), the site that sends (Origin), the path, the key, the length. All of it before a byte of the body is
+read. A body that trickles in is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import ipaddress
+import json
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from videollm.errors import ConfigError
+
+SLOW_SECONDS = 20.0
+"""How long the next piece of a body may take to come."""
+SHORTEST_KEY_CHARACTERS = 16
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Who may come in.
+
+    Attributes:
+        hosts: names that the Host header may have; None: any, where a key is asked for.
+        key: asked for on every path but those open, as a bearer token or as the password of basic authentication.
+        open_paths: need no key.
+        body_bytes: the longest body, by method and path.
+        known_path: whether there is such a path; others are refused here, whatever stands behind the door.
+        policy: the Content-Security-Policy of what is answered.
+    """
+
+    hosts: frozenset[str] | None
+    key: str | None
+    body_bytes: Callable[[str, str], int]
+    open_paths: frozenset[str] = frozenset({"/healthz"})
+    known_path: Callable[[str], bool] = lambda path: True
+    policy: str = "default-src 'none'; frame-ancestors 'none'"
+
+
+def hosts_for(host: str, key: str | None) -> frozenset[str] | None:
+    """Names under which a service on this address may be asked for.
+
+    Raises:
+        ConfigError: other machines could reach it, and there is no key, or a short one.
+    """
+    if key is not None and len(key) < SHORTEST_KEY_CHARACTERS:
+        raise ConfigError(
+            f"the API key has {len(key)} characters and could be guessed; give at least {SHORTEST_KEY_CHARACTERS}, for "
+            f"example {secrets.token_urlsafe(24)}"
+        )
+    if is_loopback(host):
+        return frozenset({"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host})
+    if key is None:
+        raise ConfigError(
+            f"on {host} other machines can reach this: give an API key (--api-key, or VIDEOLLM_API_KEY in the "
+            f"environment), for example {secrets.token_urlsafe(24)}; or stay on 127.0.0.1"
+        )
+    return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Door:
+    """An ASGI application in front of another."""
+
+    def __init__(self, app: Any, rules: Rules) -> None:
+        self.app, self.rules = app, rules
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # there are no websockets here
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        refused = self._refused(scope)
+        if refused is not None:
+            status, message, more = refused
+            await answer_error(send, status, message, [*self._headers(), *more])
+            return
+        await self.app(scope, _Patient(receive, scope), self._with_headers(send))
+
+    def _refused(self, scope: dict[str, Any]) -> tuple[int, str, Headers] | None:
+        """Status, sentence and headers for a request that does not come in."""
+        rules, path, method = self.rules, scope["path"], scope["method"]
+        headers: dict[bytes, list[bytes]] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name, []).append(value)
+        host = _only(headers, b"host")
+        if host is None or (rules.hosts is not None and _without_port(host) not in rules.hosts):
+            return 421, "this service is not known by that name (Host); use the address that it printed", []
+        origin = _only(headers, b"origin")
+        if origin is not None and origin != "null" and urlsplit(origin).netloc != host:
+            return 403, "a page of another site cannot use this service (Origin)", []
+        if origin == "null" and method not in ("GET", "HEAD"):
+            return 403, "a page of another site cannot use this service (Origin)", []
+        if not rules.known_path(path):
+            return 404, "there is nothing at this address", []
+        if rules.key is not None and path not in rules.open_paths:
+            given = _key_of(_only(headers, b"authorization"))
+            if given is None or not secrets.compare_digest(given.encode(), rules.key.encode()):
+                what = "a wrong" if given is not None else "no"
+                challenge = [(b"www-authenticate", b'Basic realm="videollm", charset="UTF-8"')]
+                return 401, f"{what} API key was given: send it as a bearer token, or as a password", challenge
+        if method in ("POST", "PUT", "PATCH", "DELETE"):
+            length = _only(headers, b"content-length")
+            if b"transfer-encoding" in headers:
+                return 411, "the request does not say how long it is (Content-Length)", []
+            if length is None and method == "DELETE":
+                return None
+            if length is None or not length.isdecimal() or len(length) > 15:
+                return 411, "the request does not say how long it is (Content-Length)", []
+            most = rules.body_bytes(method, path)
+            if int(length) > most:
+                return 413, f"the request has {int(length):,} bytes and the limit is {most:,}", []
+        return None
+
+    def _headers(self) -> Headers:
+        return [
+            (b"content-security-policy", self.rules.policy.encode()),
+            (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"no-referrer"),
+            (b"cross-origin-resource-policy", b"same-origin"),
+        ]
+
+    def _with_headers(self, send: Any) -> Any:
+        async def sending(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                own = {name.lower() for name, _ in message.get("headers", ())}
+                added = [(name, value) for name, value in self._headers() if name not in own]
+                message = {**message, "headers": [*message.get("headers", ()), *added]}
+            await send(message)
+
+        return sending
+
+
+class _Patient:
+    """Receives a body, but does not wait for ever for its next piece."""
+
+    def __init__(self, receive: Any, scope: dict[str, Any]) -> None:
+        self._receive = receive
+        self._whole = scope["method"] in ("GET", "HEAD", "OPTIONS")
+
+    async def __call__(self) -> dict[str, Any]:
+        if self._whole:
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), SLOW_SECONDS)
+        except TimeoutError:
+            self._whole = True
+            return {"type": "http.disconnect"}
+        self._whole = not message.get("more_body", False)
+        return message
+
+
+async def answer_error(send: Any, status: int, message: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """Answers with one sentence, in the form that OpenAI's clients read."""
+    body = json.dumps(error_body(status, message)).encode()
+    start = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
+    if status in (411, 413):  # what is still to come of the body will not be read
+        start.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": start})
+    await send({"type": "http.response.body", "body": body})
+
+
+def error_body(status: int, message: str) -> dict[str, Any]:
+    """An error as OpenAI's clients read it."""
+    kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
+    return {"error": {"message": message, "type": kind, "param": None, "code": status}}
+
+
+def _only(headers: dict[bytes, list[bytes]], name: bytes) -> str | None:
+    """A header that may be there once; None where it is not, or twice."""
+    values = headers.get(name, [])
+    return values[0].decode("latin-1") if len(values) == 1 else None
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdecimal() else host).lower()
+
+
+def _key_of(authorization: str | None) -> str | None:
+    scheme, _, value = (authorization or "").partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+    return None
