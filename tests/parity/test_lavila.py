@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,6 +23,15 @@ from tests.parity.test_video_llama import KEPT, Goldens, watch
 from videollm.convert.audit import Piece, audit
 from videollm.convert.keymap import LAVILA_VISION
 from videollm.convert.lavila import convert, plan, recognise, shape_of, state_dict
+from videollm.evaluation.retrieval import (
+    average_precisions,
+    charades_map,
+    classification,
+    egomcq,
+    marginal,
+    multi_instance,
+    ndcgs,
+)
 from videollm.models.imagebind.text_tokenizer import load_text_tokenizer
 from videollm.models.lavila import (
     EntropyMeter,
@@ -584,6 +594,106 @@ def test_words_of_gpt2(words: dict[str, Any], processors: dict[str, LavilaProces
     for case in words["caption_decoding"]:
         ids = torch.tensor([case["ids"]])
         assert processor.sentences(ids, as_published=True) == [case["decoded"]]
+
+
+# ---- metrics
+
+
+@pytest.fixture(scope="module")
+def measured(golden: LavilaGoldens) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Inputs of the published metrics, and what came of them."""
+    with np.load(golden.folder / "metrics.npz") as arrays:
+        return dict(arrays), json.loads((golden.folder / "metrics.json").read_text())
+
+
+def same(found: Any, stated: Any, golden: LavilaGoldens) -> None:
+    stated_tolerance = re.search(
+        r"tolerance ([\d.e-]+\d) absolute", golden.index["other_files"]["metrics.npz + metrics.json"]
+    )
+    assert stated_tolerance
+    np.testing.assert_allclose(found, stated, rtol=0, atol=float(stated_tolerance[1]), equal_nan=True)
+
+
+def test_multi_instance_retrieval(golden: LavilaGoldens, measured: tuple[dict, dict]) -> None:
+    arrays, stated = measured
+    for section, prefix in (("ek100_mir", "mir"), ("ek100_mir_fractional", "mir2")):
+        similarity, relevancy = arrays[f"{prefix}_similarity"], arrays[f"{prefix}_relevancy"]
+        found = multi_instance(similarity, relevancy)
+        names = {
+            "mAP_vis_to_text": found.map_video_to_text, "mAP_text_to_vis": found.map_text_to_video,
+            "mAP_avg": found.map, "nDCG_vis_to_text": found.ndcg_video_to_text,
+            "nDCG_text_to_vis": found.ndcg_text_to_video, "nDCG_avg": found.ndcg,
+        }  # fmt: skip
+        assert {name for name in stated[section] if not name.endswith("note")} == set(names)
+        for name, value in names.items():
+            same(value, stated[section][name], golden)
+    same(ndcgs(arrays["mir2_similarity"], arrays["mir2_relevancy"]), arrays["mir2_per_query_nDCG_vis"], golden)
+    same(ndcgs(arrays["mir2_similarity"].T, arrays["mir2_relevancy"].T), arrays["mir2_per_query_nDCG_txt"], golden)
+    section = stated["ek100_mir_query_without_positive"]
+    row = re.search(r"row (\d+) clipped to ([\d.]+)", section["note"])
+    assert row and section["mAP_vis_to_text"] == "nan"
+    relevancy = arrays["mir_relevancy"].copy()
+    relevancy[int(row[1])] = relevancy[int(row[1])].clip(max=float(row[2].rstrip(".")))
+    of_queries = average_precisions(arrays["mir_similarity"], relevancy)
+    assert np.isnan(of_queries).nonzero()[0].tolist() == [int(row[1])] and np.isnan(of_queries.mean())
+    # Ours leaves the query out, and says so.
+    found = multi_instance(arrays["mir_similarity"], relevancy)
+    same(found.map_video_to_text, np.nanmean(of_queries), golden)
+    assert found.without_positive >= 1
+
+
+def test_egomcq(golden: LavilaGoldens, measured: tuple[dict, dict]) -> None:
+    arrays, stated = measured
+    found = egomcq(arrays["mcq_scores"], arrays["mcq_answers"], arrays["mcq_types"])
+    section = stated["egomcq"]
+    same(100 * found["inter_video"], section["accuracy_of_type_1"], golden)
+    same(100 * found["intra_video"], section["accuracy_of_type_2"], golden)
+    # The published names are the wrong way round.
+    same(100 * found["inter_video"], section["reference_output"]["Intra-video"], golden)
+    same(100 * found["intra_video"], section["reference_output"]["Inter-video"], golden)
+
+
+def test_charades(golden: LavilaGoldens, measured: tuple[dict, dict]) -> None:
+    arrays, stated = measured
+    found = charades_map(arrays["charades_scores"], arrays["charades_gt"])
+    same(found.of_class, arrays["charades_ap"], golden)
+    same(found.map, stated["charades_ego"]["mAP"], golden)
+    truths = arrays["charades_gt"]
+    same(found.of_class * truths.sum(axis=0) / truths.sum(), arrays["charades_weighted_ap"], golden)
+    found = charades_map(arrays["charades_scores"], arrays["charades_gt_missing_class"])
+    same(found.of_class, arrays["charades_ap_missing_class"], golden)
+    section = stated["charades_ego_missing_class"]
+    assert section["mAP"] == "nan" and np.isnan(found.of_class.mean())
+    same(found.map, section["mAP_nan_ignored"], golden)
+
+
+def test_classification(golden: LavilaGoldens, measured: tuple[dict, dict]) -> None:
+    arrays, stated = measured
+    section = stated["classification"]
+    found = classification(arrays["cls_logits"], arrays["cls_targets"], as_published=True)
+    np.testing.assert_array_equal(found.confusion, arrays["cls_confusion"])
+    assert len(found.confusion) == section["classes_in_confusion"]
+    same(100 * found.mean_class_accuracy, section["mean_class_accuracy"], golden)
+    same(100 * found.top1, section["accuracy_from_confusion"], golden)
+    # Top-1 and top-5 were summed in float32.
+    assert np.isclose(100 * found.top1, section["top1"], rtol=1e-6, atol=0)
+    assert np.isclose(100 * found.top5, section["top5"], rtol=1e-6, atol=0)
+    ours = classification(arrays["cls_logits"], arrays["cls_targets"])
+    assert ours.mean_class_accuracy > found.mean_class_accuracy
+
+
+def test_verbs_and_nouns_of_actions(golden: LavilaGoldens, measured: tuple[dict, dict]) -> None:
+    arrays, stated = measured
+    probabilities = arrays["marg_action_probs"]
+    for column, part in enumerate(("verb", "noun")):
+        parts, wanted = arrays[f"marg_action_{part}"], arrays[f"marg_{part}_scores"]
+        names = [int(name.split(":")[column]) for name in stated["ek100_cls_marginals"]["action_names"]]
+        assert parts.tolist() == names
+        same(marginal(probabilities, parts, wanted.shape[1], as_published=True), wanted, golden)
+        ours = marginal(probabilities, parts, wanted.shape[1])
+        occurs = np.isin(np.arange(wanted.shape[1]), parts)
+        same(ours[:, occurs], wanted[:, occurs], golden)
+        assert not ours[:, ~occurs].any()
 
 
 # ---- the last test: nothing was left out
