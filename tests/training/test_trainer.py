@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 from videollm.errors import ConfigError
 from videollm.settings import load_settings
 from videollm.training.freeze import LEARNS, freeze, table_of_parts
+from videollm.training.parts import PARTS_FILE
 from videollm.training.recipe import Recipe, World
 from videollm.training.run import assemble, train
 from videollm.training.tiny import build_tiny
-from videollm.training.trainer import PARTS_FILE
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,19 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the verb."""
-    parser.add_argument("recipe", help="a YAML file of train_configs/")
+    parser.add_argument("recipe", help="a YAML file of train_configs/, or your own")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change a key of the recipe, e.g. --set steps=100",
+        help="change a key of the recipe, e.g. --set steps=100 or --set world.samples=500",
     )
-    parser.add_argument("--restart", action="store_true", help="ignore checkpoints in the run's folder")
+    parser.add_argument(
+        "--restart", action="store_true", help="begin anew: checkpoints in the run's folder are deleted"
+    )
+    # The launcher of DeepSpeed adds it; the environment says the same.
+    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,8 +28,12 @@ def run(args: argparse.Namespace) -> int:
     from videollm.training.recipe import Recipe
 
     recipe = load_settings(args.recipe, Recipe, args.set)
+    from videollm.training import processes
     from videollm.training.run import train
 
     folder = train(recipe, resume=not args.restart)
-    print(f"trained parts: {folder}")
+    if processes.is_first():
+        print(f"trained parts: {folder}")
+    if processes.count() > 1:
+        processes.leave()
     return 0

@@ -16,6 +16,7 @@ from videollm.data.attributes import COLOURS as COLOUR_NAMES
 from videollm.data.dialogue import SOUND_SLOTS, VIDEO_SLOTS
 from videollm.data.world import BACKGROUNDS, COLOURS, SHAPES, SOUNDS, is_held_out_pair
 from videollm.models.video_llama import VideoLlamaForConditionalGeneration
+from videollm.training.freeze import rest
 
 Slots = Sequence[tuple[str, dict[str, tuple[str, ...]]]]
 
@@ -75,6 +76,8 @@ class VisionObjective(nn.Module):
     Query ``c`` answers for colour ``c``; the next one for the background, the next for colour shares and brightness;
     the others carry what is needed to see, from two frames, how the camera moved between them.
     """
+
+    accepts_loss_kwargs = False
 
     def __init__(self, model: VideoLlamaForConditionalGeneration) -> None:
         super().__init__()
@@ -155,6 +158,8 @@ class VisionObjective(nn.Module):
 class AudioObjective(nn.Module):
     """The ear from nothing: what sounds in each segment, how many sounds start, where, and how loud."""
 
+    accepts_loss_kwargs = False
+
     def __init__(self, model: VideoLlamaForConditionalGeneration) -> None:
         super().__init__()
         self.model = model
@@ -195,6 +200,8 @@ class DecoderObjective(nn.Module):
     ``accent`` turns facts into the tokens that the decoder likes to read, starting as the identity: linear, so that
     `add_accent` can put it into the projections of Q-Formers that learned to state the facts themselves.
     """
+
+    accepts_loss_kwargs = False
 
     def __init__(self, model: VideoLlamaForConditionalGeneration, noise: float = 0.25, weigh: str = "tokens") -> None:
         super().__init__()
@@ -250,7 +257,7 @@ class DecoderObjective(nn.Module):
         """Facts ``(B, Q, fields)``; ``seen`` and ``heard`` bool ``(B,)``; the rest ``(B, L)``."""
         video = self._speak("video", video_facts[seen]) if seen.any() else None
         sound = self._speak("sound", sound_facts[heard]) if heard.any() else None
-        return _conversation_loss(self, input_ids, attention_mask, labels, video, sound, self.weigh)
+        return {"loss": _conversation_loss(self, input_ids, attention_mask, labels, video, sound, self.weigh)[0]}
 
 
 @torch.no_grad()
@@ -282,8 +289,12 @@ def add_accent(model: VideoLlamaForConditionalGeneration, accent: dict[str, torc
 
 
 def _conversation_loss(
-    objective: Any, input_ids, attention_mask, labels, video, sound, weigh: str = "tokens"
-) -> dict[str, torch.Tensor]:
+    objective: Any, input_ids, attention_mask, labels, video, sound, weigh: str = "tokens", targets_in_step: Any = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(loss, loss of each target token, which ``(B, L - 1)`` are target tokens).
+
+    ``targets_in_step``: what the sum is divided by; the target tokens at hand if None.
+    """
     outputs = objective.model(
         input_ids=input_ids, attention_mask=attention_mask, video_features=video, audio_features=sound, use_cache=False
     )
@@ -295,29 +306,40 @@ def _conversation_loss(
         run = ((learned & ~functional.pad(learned, (1, 0))[:, :-1]).flatten().cumsum(0) - 1)[learned.flatten()]
         length = torch.bincount(run)
         loss = (each / length[run]).sum() / len(length)
-    else:
+    elif targets_in_step is None:
         loss = each.mean()
+    else:
+        loss = each.sum() / targets_in_step
     with torch.no_grad():
-        objective.metrics["token_right"] = (logits[learned].argmax(-1) == targets[learned]).float().mean()
-        objective.metrics["answer_right"] = _answers_right(logits, targets)
-    return {"loss": loss}
+        right = logits[learned].argmax(-1) == targets[learned]
+        if len(right):
+            objective.metrics["token_right"] = right.float().mean()
+            objective.metrics["answer_right"] = _answers_right(learned, right)
+    return loss, each.detach(), learned
 
 
-def _answers_right(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Share of answers (runs of learned tokens) of which every token is the likeliest."""
-    learned = targets != -100
-    wrong = learned & (logits.argmax(-1) != targets)
+def _answers_right(learned: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Share of answers (runs of learned tokens) of which every token is the likeliest.
+
+    Args:
+        learned: bool ``(B, L)``.
+        right: bool, for each learned token.
+    """
+    wrong = torch.zeros_like(learned).masked_scatter(learned, ~right)
     starts = learned & ~functional.pad(learned, (1, 0))[:, :-1]
     run = starts.cumsum(1) * learned  # 1, 2, ... inside answers
     runs = int(run.max())
-    failed = torch.zeros(len(targets), runs + 1, dtype=torch.long).scatter_add_(1, run, wrong.long())
+    failed = torch.zeros(len(learned), runs + 1, dtype=torch.long, device=run.device)
+    failed.scatter_add_(1, run, wrong.long())
     count = starts.sum(1)
-    there = torch.arange(1, runs + 1) <= count[:, None]
+    there = torch.arange(1, runs + 1, device=run.device) <= count[:, None]
     return (failed[:, 1:][there] == 0).float().mean()
 
 
 class AlignmentObjective(nn.Module):
     """The Q-Formers learn to state a clip's facts as the soft tokens that the decoder understands; no decoder pass."""
+
+    accepts_loss_kwargs = False
 
     def __init__(self, model: VideoLlamaForConditionalGeneration) -> None:
         super().__init__()
@@ -404,37 +426,103 @@ _COMMON = {
 
 
 class ConversationObjective(nn.Module):
-    """Captions and narrations (stage 1) or dialogues (stage 2) about real clips, told by the decoder."""
+    """Captions and narrations (stage 1) or dialogues (stage 2) about real clips, told by the decoder.
 
-    def __init__(self, model: VideoLlamaForConditionalGeneration) -> None:
+    Every branch runs in every batch: one that a batch has nothing for is shown an empty clip, whose soft tokens count
+    nothing. So processes with text, pictures and sound go through the same layers, and none waits for another.
+
+    Args:
+        model: with what learns unfrozen.
+        branches: those that any batch of the run may show, and those that learn.
+        kept: whether clips come as kept encoder states.
+        datasets: how many there are; the losses of each are summed where batches have ``source``.
+    """
+
+    # Its loss is the sum over target tokens divided by those of the whole step, and no first token is one.
+    accepts_loss_kwargs = True
+    loss_type = "ForCausalLM"
+
+    def __init__(
+        self, model: VideoLlamaForConditionalGeneration, branches: Sequence[str], kept: bool, datasets: int = 0
+    ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.branches, self.kept, self.datasets = model, tuple(branches), kept, datasets
         self.metrics: dict[str, torch.Tensor] = {}
+
+    def train(self, mode: bool = True) -> ConversationObjective:
+        super().train(mode)
+        rest(self.model)
+        return self
 
     def forward(
         self,
-        frame_states: torch.Tensor,
-        frame_mask: torch.Tensor,
-        frame_seconds: torch.Tensor,
-        segment_states: torch.Tensor,
-        segment_mask: torch.Tensor,
-        segment_seconds: torch.Tensor,
-        seen: torch.Tensor,
-        heard: torch.Tensor,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         labels: torch.Tensor,
-        **_: Any,
+        num_items_in_batch: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+        seen: torch.Tensor | None = None,
+        heard: torch.Tensor | None = None,
+        **media: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """Kept encoder states and conversations about them."""
-        video = sound = None
-        if seen.any():
-            video = self.model.get_video_features(
-                frame_states=frame_states[seen], frame_mask=frame_mask[seen], frame_seconds=frame_seconds[seen]
-            )
-        if heard.any():
-            sound = self.model.get_audio_features(
-                segment_states=segment_states[heard], segment_mask=segment_mask[heard],
-                segment_seconds=segment_seconds[heard],
-            )  # fmt: skip
-        return _conversation_loss(self, input_ids, attention_mask, labels, video, sound)
+        """A batch of `videollm.data.collate.Collate`.
+
+        Args:
+            num_items_in_batch: target tokens of the step, in all processes.
+            source: int ``(B,)``, number of each row's dataset.
+            seen, heard: bool ``(B,)``, where every row has a clip, whether it is shown.
+            media: pixels, sounds or kept states, with masks and seconds, see `VideoLlamaForConditionalGeneration`.
+
+        Returns:
+            ``loss``; and ``by_source`` float ``(datasets, 3)``: sum of losses, target tokens, rows.
+        """
+        video, idle = self._soft_tokens("video", _rows(media, seen, ("pixel_values", "frame_")))
+        sound, idle_ear = self._soft_tokens("audio", _rows(media, heard, ("audio_values", "segment_")))
+        loss, each, learned = _conversation_loss(
+            self, input_ids, attention_mask, labels, video, sound, targets_in_step=num_items_in_batch
+        )
+        outputs = {"loss": loss + idle + idle_ear}
+        if source is not None:
+            row = torch.arange(len(labels), device=labels.device)[:, None].expand_as(learned)[learned]
+            told = torch.zeros(self.datasets, 3, device=each.device)
+            told[:, 0].index_add_(0, source[row], each)
+            told[:, 1].index_add_(0, source[row], torch.ones_like(each))
+            told[:, 2].index_add_(0, source, torch.ones_like(source, dtype=told.dtype))
+            outputs["by_source"] = told
+        return outputs
+
+    def _soft_tokens(
+        self, branch: str, media: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor | None, torch.Tensor | int]:
+        """(the soft tokens of a batch's clips or None, what keeps the branch in step where there are none)."""
+        if branch not in self.branches:
+            return None, 0
+        encode = self.model.get_video_features if branch == "video" else self.model.get_audio_features
+        if media and len(next(iter(media.values()))):
+            return encode(**media), 0
+        return None, 0 * encode(**self._empty(branch)).sum()
+
+    def _empty(self, branch: str) -> dict[str, torch.Tensor]:
+        """A clip of nothing."""
+        config, device = self.model.config, self.model.video_query_tokens.device
+        if branch == "video":
+            size = config.vision_config.image_size
+            shape = (config.num_query_tokens, config.qformer_config.hidden_size) if self.kept else (3, size, size)
+            name, seconds = ("frame_states" if self.kept else "pixel_values"), "frame_seconds"
+        else:
+            audio = config.audio_config
+            shape = (audio.projection_dim,) if self.kept else (1, audio.num_mel_bins, audio.target_length)
+            name, seconds = ("segment_states" if self.kept else "audio_values"), "segment_seconds"
+        number = self.model.video_query_tokens.dtype
+        return {
+            name: torch.zeros(1, 1, *shape, dtype=number, device=device),
+            seconds: torch.zeros(1, 1, device=device),
+        }
+
+
+def _rows(
+    media: dict[str, torch.Tensor], shown: torch.Tensor | None, names: tuple[str, ...]
+) -> dict[str, torch.Tensor]:
+    """The tensors of one branch, of those clips that are shown."""
+    mine = {name: value for name, value in media.items() if name.startswith(names)}
+    return mine if shown is None else {name: value[shown] for name, value in mine.items()}

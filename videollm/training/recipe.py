@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
+from videollm.data.datasets import Dataset
+from videollm.training.progress import Board
 from videollm.training.schedule import Schedule
 
 Stage = Literal["vision", "audio", "decoder", "alignment", "stage1", "stage2"]
 Branch = Literal["video", "audio"]
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A dataset of a recipe: its ``format``, its annotations, the root of its media, and how often it is drawn."""
-
-    format: Literal["jsonl", "webvid", "llava_cc3m", "minigpt4", "llava_instruct", "videochat", "shards"]
-    path: str
-    media: str | None = None
-    ratio: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +63,7 @@ class Recipe:
         start_from: folders of finished runs whose trained parts are taken, later ones over earlier ones.
         datasets: what the model learns from.
         world: what `tiny` learns from.
-        branches: the branches that learn and whose soft tokens the decoder is shown (stages alignment, stage1, stage2).
+        branches: the branches whose Q-Former, positions and projection learn (stages alignment, stage1, stage2).
         lora_rank: train the decoder by low-rank updates of this rank (stage2); 0: it stays frozen.
         lora_alpha: they are scaled by this over their rank; twice the rank if None.
         bits: 4 or 8: hold the frozen decoder quantised. The finished model has its full precision again.
@@ -81,9 +74,10 @@ class Recipe:
         features: folder of kept encoder states, made when it is missing; the stages of `tiny` on clips need one.
         batch_from_one_dataset: take each batch from one dataset, drawn by the ratios, as published; else each sample.
         length_grouped: batches of samples of like length.
-        max_tokens: cut the end of longer conversations.
-        max_caption_tokens: cut captions where so many tokens are learned.
-        crop: show training frames cropped at random, as published.
+        max_tokens: longer conversations are not used, or their end is cut off where ``cut`` says so.
+        cut: cut what is longer than ``max_tokens``, as published.
+        max_caption_tokens: learn so many tokens of a caption at most.
+        augment: take frames of clips at random times and cropped at random, as published.
         max_skipped_share: stop when more than this share of the samples could not be used.
         schedule: "cosine": a linear warm-up, then a cosine; "published": with the published drop in between.
         warmup_steps: of the rise from ``warmup_learning_rate``.
@@ -115,8 +109,9 @@ class Recipe:
     batch_from_one_dataset: bool = False
     length_grouped: bool = False
     max_tokens: int | None = None
+    cut: bool = False
     max_caption_tokens: int | None = None
-    crop: bool = False
+    augment: bool = False
     max_skipped_share: float = 0.1
     schedule: Schedule = "cosine"
     warmup_steps: int = 100
@@ -130,7 +125,7 @@ class Recipe:
     workers: int = 1
     save_steps: int = 500
     log_steps: int = 50
-    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    report_to: tuple[Board, ...] = ()
 
     def __post_init__(self) -> None:
         counts = ("steps", "batch_size", "gradient_accumulation", "threads", "save_steps", "log_steps")
@@ -179,6 +174,10 @@ class Recipe:
             raise ValueError("nothing to learn from; add the key 'datasets'")
         if self.bits and self.deepspeed:
             raise ValueError("DeepSpeed cannot spread a quantised decoder; leave out 'bits' or 'deepspeed'")
+
+    def as_json(self) -> dict[str, Any]:
+        """The recipe as plain data."""
+        return json.loads(json.dumps(asdict(self)))
 
     @property
     def last_learning_rate(self) -> float:

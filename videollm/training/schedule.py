@@ -12,7 +12,10 @@ from typing import Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup_lr_rate
+from transformers.optimization import (
+    get_cosine_with_min_lr_schedule_with_warmup,
+    get_cosine_with_min_lr_schedule_with_warmup_lr_rate,
+)
 
 Schedule = Literal["cosine", "published"]
 
@@ -49,6 +52,9 @@ def learning_rates(
     """
     highest = optimizer.defaults["lr"]
     start_share, floor_share = start_rate / highest, floor_rate / highest
+    if name == "cosine" and not start_rate:
+        # The library's usual one, whose first step stands still and whose highest rate comes right behind the warm-up.
+        return get_cosine_with_min_lr_schedule_with_warmup(optimizer, warmup_steps, steps, min_lr_rate=floor_share)
     if name == "cosine":
         return get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
             optimizer, warmup_steps, steps, min_lr_rate=floor_share, warmup_lr_rate=start_share

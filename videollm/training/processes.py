@@ -1,0 +1,66 @@
+"""The processes that train together: one, those that torchrun or deepspeed started, or those of many machines."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from typing import NoReturn
+
+import torch
+
+
+def count() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """The number of this one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_first() -> bool:
+    """Whether this is the one that prints and writes."""
+    return rank() == 0
+
+
+def device() -> torch.device:
+    """Of this process."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def start_deepspeed() -> None:
+    """Let DeepSpeed know its processes before a model is made, which ZeRO-3 spreads over them at once.
+
+    It takes no number of processes but from a launcher; without one there is one.
+    """
+    import deepspeed
+
+    if "RANK" not in os.environ:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in alone.items()})
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=0)
+
+
+def wait() -> None:
+    """Until every process is here."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+def leave() -> NoReturn:
+    """End a process of several whose work is done.
+
+    Some threads of DeepSpeed outlive the interpreter, which then aborts now and then; nothing is left to clean up.
+    """
+    wait()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
