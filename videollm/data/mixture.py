@@ -72,15 +72,15 @@ class Mixture:
         self.ledger = Ledger() if ledger is None else ledger
         self._turns = _Turns(tuple(ratio / sum(ratios) for ratio in ratios), seed)
 
-    def place(self, position: int) -> Place:
-        """Which sample stands at a position, before anything is read."""
+    def place(self, position: int, later: int = 0) -> Place:
+        """Which sample stands at a position, before anything is read; or one so much later in its epoch's order."""
         source, turn = self._turns.at(position // self.group)
-        nth = turn * self.group + position % self.group
-        epoch, step = divmod(nth, len(self.sources[source]))
-        return Place(source, epoch, _shuffled(len(self.sources[source]), (self.seed, source, epoch), step))
+        count = len(self.sources[source])
+        epoch, step = divmod(turn * self.group + position % self.group, count)
+        return Place(source, epoch, _shuffled(count, (self.seed, source, epoch), (step + later) % count))
 
     def __getitem__(self, position: int) -> Sample:
-        """The sample at a position; in place of an unusable one, the next usable one of its source.
+        """The sample at a position; in place of an unusable one, the next usable one of its source, see `take`.
 
         Raises:
             DataError: the ledger's limit is passed, or the source has nothing usable.
@@ -89,6 +89,9 @@ class Mixture:
 
     def take(self, position: int, make: Callable[[Sample], T], count: bool = True) -> T:
         """What ``make`` makes of the sample at a position; where it cannot, of the next one of its source.
+
+        The next in the shuffled order, not in the file: where a whole folder is missing, its samples stand side by side
+        there, and each would be tried for all of those before it.
 
         Args:
             make: may raise `UnusableSampleError`.
@@ -102,8 +105,8 @@ class Mixture:
         place = self.place(position)
         source = self.sources[place.source]
         tries = min(len(source), MAX_REPLACEMENTS)
-        for step in range(tries):
-            index, sample_id = (place.index + step) % len(source), None
+        for later in range(tries):
+            index, sample_id = self.place(position, later).index if later else place.index, None
             try:
                 sample = source[index]
                 sample_id = sample.id
