@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from videollm.chat.batch import Predictor, Prompt
 from videollm.clips import Clip
 from videollm.data import attributes
 from videollm.data import dialogue as talk
@@ -23,7 +24,6 @@ from videollm.data.wordings import WORDINGS
 from videollm.data.world import COLOURS, SHAPES, TIMED_SECONDS, half_second
 from videollm.errors import ConfigError, MediaError
 from videollm.evaluation.benchmark import Benchmark
-from videollm.evaluation.predictors import Predictor, Prompt
 from videollm.evaluation.qa import Item, cells, invents, refuses
 from videollm.evaluation.run import opening, write_predictions
 from videollm.media.decode_worker import read_clip

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from videollm.chat.batch import CLIP, Predictor, Prompt, Shown
 from videollm.clips import Clip
 from videollm.data import dialogue as talk
 from videollm.errors import ConfigError, VideoLLMError
@@ -37,7 +38,6 @@ from videollm.evaluation.films import (
     with_frames_reversed,
     without_sound,
 )
-from videollm.evaluation.predictors import CLIP, Predictor, Prompt, Shown
 from videollm.evaluation.qa import Item, cells, honesty, table
 from videollm.messages import MediaPart, Message, assistant, user
 from videollm.models import hub

@@ -1,4 +1,4 @@
-"""Exact greedy answers to many questions at once.
+"""Answers to many questions at once: exact greedy ones, or drawn.
 
 A clip is encoded once; the beginning that all prompts about it share (usually the clip itself) is computed once; the
 rest of many prompts, of any clips, runs in one batch, padded between the shared beginning and the question. Answers are
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from videollm.chat.generation import stop_sequences
+from videollm.chat.generation import GenerationOptions, TokenChooser, stop_sequences
 from videollm.clips import Clip
 from videollm.messages import Message
 
@@ -101,12 +101,17 @@ class Predictor:
         return shown
 
     @torch.inference_mode()
-    def answer(self, prompts: Sequence[Prompt]) -> list[Answered]:
+    def answer(self, prompts: Sequence[Prompt], drawn: Sequence[GenerationOptions] | None = None) -> list[Answered]:
         """Answer prompts, in their order.
+
+        Args:
+            prompts: what to answer; answers to the same prompt may be drawn several times.
+            drawn: how the answer to each is drawn; their limits on tokens are not looked at. None: greedy.
 
         Raises:
             ValueError: a prompt that the processor cannot render.
         """
+        choosers = [TokenChooser(options, self.never) for options in drawn or ()]
         ids = [
             self.processor.render(prompt.messages, {CLIP: prompt.shown.clip}, add_generation_prompt=True)
             for prompt in prompts
@@ -131,7 +136,8 @@ class Predictor:
             at += len(rows)
             rests = [ids[i].input_ids[length:] for i in rows]
             cache = self._joined([states[id(prompts[i].shown)] for i in rows])
-            for i, tokens in zip(rows, self._generate(cache, length, rests), strict=True):
+            choose = [choosers[i] for i in rows] if choosers else None
+            for i, tokens in zip(rows, self._generate(cache, length, rests, choose), strict=True):
                 text = self.processor.tokenizer.decode(
                     tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
                 ).strip()
@@ -193,8 +199,14 @@ class Predictor:
             cache.update(keys, torch.cat([row[layer][1] for row in rows]), layer)
         return cache
 
-    def _generate(self, cache: DynamicCache, start: int, rests: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Greedy ids after prompts whose first ``start`` tokens are cached, until each has stopped."""
+    def _generate(
+        self,
+        cache: DynamicCache,
+        start: int,
+        rests: Sequence[Sequence[int]],
+        choosers: Sequence[TokenChooser] | None,
+    ) -> list[list[int]]:
+        """Ids after prompts whose first ``start`` tokens are cached, until each has stopped; greedy by default."""
         count, longest = len(rests), max(map(len, rests))
         input_ids = torch.full((count, longest), int(self.processor.tokenizer.pad_token_id or 0), device=self.device)
         mask = torch.zeros((count, start + longest), dtype=torch.long, device=self.device)
@@ -218,7 +230,12 @@ class Predictor:
             )
             logits = output.logits[:, -1].float()
             logits[:, self.never] = -torch.inf
-            chosen = logits.argmax(-1)
+            if choosers is None:
+                chosen = logits.argmax(-1)
+            else:
+                places = enumerate(rows.tolist())
+                picked = [choosers[row].choose(logits[place], generated[row]) for place, row in places]
+                chosen = torch.tensor(picked, device=logits.device)
             for place, (row, token) in enumerate(zip(rows.tolist(), chosen.tolist(), strict=True)):
                 if not done[place]:
                     generated[row].append(token)

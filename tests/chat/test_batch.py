@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from tests.small_model import drawn_clip, small_model
+from videollm.chat.batch import CLIP, Predictor, Prompt
+from videollm.chat.generation import GenerationOptions
 from videollm.chat.session import ChatSession
-from videollm.evaluation.predictors import CLIP, Predictor, Prompt
 from videollm.messages import MediaPart, Message, assistant, user
 
 WORDS = [
@@ -77,6 +78,20 @@ def test_a_batch_answers_as_one_by_one(predictor: Predictor) -> None:
     for prompt, answer in zip(prompts, answers, strict=True):
         assert list(answer.token_ids) == one_by_one(predictor, prompt)
     assert len({answer.token_ids for answer in answers}) > 5  # the clips and the words matter
+
+
+def test_drawn_answers_are_those_of_a_chat_with_the_same_seed(predictor: Predictor) -> None:
+    clip = drawn_clip(11)
+    (shown,) = predictor.show([clip])
+    prompt = Prompt(shown, asked("what is in the video?"))
+    drawn = [GenerationOptions(temperature=0.9, top_p=0.95, seed=seed) for seed in range(9)]
+    answers = predictor.answer([prompt] * len(drawn), drawn)
+    for options, answer in zip(drawn, answers, strict=True):
+        session = ChatSession(predictor.model, predictor.processor, max_new_tokens=predictor.max_new_tokens)
+        session.add(clip)
+        said = session.ask("what is in the video?", temperature=0.9, top_p=0.95, seed=options.seed)
+        assert tuple(said.token_ids) == answer.token_ids
+    assert len({answer.token_ids for answer in answers}) > 3
 
 
 def test_a_follow_up_keeps_the_generated_answer(predictor: Predictor) -> None:
