@@ -32,6 +32,7 @@ from videollm.evaluation.retrieval import (
     multi_instance,
     ndcgs,
 )
+from videollm.media.ego4d import published_frames, segment_frames, segments
 from videollm.models.imagebind.text_tokenizer import load_text_tokenizer
 from videollm.models.lavila import (
     EntropyMeter,
@@ -694,6 +695,49 @@ def test_verbs_and_nouns_of_actions(golden: LavilaGoldens, measured: tuple[dict,
         occurs = np.isin(np.arange(wanted.shape[1]), parts)
         same(ours[:, occurs], wanted[:, occurs], golden)
         assert not ours[:, ~occurs].any()
+
+
+# ---- which frames
+
+
+class Drawn:
+    """The random numbers that the published code drew, of the generator that it used."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = np.random.RandomState(seed)
+
+    def randint(self, low: int, high: int) -> int:
+        return int(self.generator.randint(low, high + 1))
+
+
+def test_published_frames(golden: LavilaGoldens) -> None:
+    stated = json.loads((golden.folder / "frame_sampling.json").read_text())
+    for case in stated["get_frame_ids"]:
+        assert segment_frames(case["start"], case["end"], case["num_segments"]) == case["ids"], case
+    for case in stated["get_frame_ids_jitter"]:
+        place = case["start"], case["end"], case["num_segments"]
+        assert segments(*place) == [tuple(bounds) for bounds in case["inclusive_bounds"]], case
+        drawn: Any = Drawn(case["numpy_seed"])
+        assert segment_frames(*place, drawn) == case["ids"], case
+    for case in stated["video_loader"]:
+        assert case["error"] is None
+        whole = case["chunk_len"] == -1
+
+        def name(chunk: int | None, video: str = case["video"]) -> str:
+            return f"{video}.mp4" if chunk is None else f"{video}.mp4/{chunk}.mp4"
+
+        def frames_in(chunk: int | None, name: Any = name) -> int | None:
+            return stated["files"].get(name(chunk), {}).get("frames")
+
+        found = published_frames(
+            case["start_second"],
+            case["end_second"],
+            case["clip_length"],
+            frames_in,
+            chunk_seconds=None if whole else case["chunk_len"],
+            rate_hz=stated["files"][name(None)]["fps"] if case["fps"] == "container" else case["fps"],
+        )
+        assert [[name(chunk), frame] for chunk, frame in found] == case["returned"], case
 
 
 # ---- the last test: nothing was left out
