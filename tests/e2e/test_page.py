@@ -149,7 +149,7 @@ def visit(chromium, served):
 
 @pytest.fixture
 def mp4(tmp_path):
-    """Two things, seen and heard, under another name: a purple star grows, a green triangle moves down; music at 2.5 s."""
+    """A purple star grows, a green triangle moves down, something like music is heard at 2.5 s; under another name."""
     return shutil.copy(CLIPS / "two_things.mp4", tmp_path / "holiday.mp4")
 
 
@@ -255,7 +255,7 @@ def test_undo_retry_edit_and_clear(visit, served):
     page.get_by_role("button", name="Submit", exact=True).last.click()
     page.get_by_role("link", name="2.5 s").wait_for()
     assert one.answers.count() == 1
-    _, worker, store = served
+    _, worker, _ = served
     conversations = set(worker.conversations)
     page.click("#clear")
     page.wait_for_selector(".example >> visible=true")

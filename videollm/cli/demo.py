@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         action="append",
         metavar="NAME|DIR",
-        help="default: the embedded tiny; may be given several times: the page offers them all and starts with the first",
+        help="default: the embedded tiny; given several times, the page offers them all and starts with the first",
     )
     parser.add_argument("--bits", type=int, choices=(4, 8), help="start with the language model quantised")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, ...")

@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "data": ("videollm.cli.data", "look over a dataset, write a published one in our schema, or pack it into shards"),
     "doctor": ("videollm.cli.doctor", "say what this machine can run; check a model's folder"),
     "demo": ("videollm.cli.demo", "the page: bring clips, watch them, talk about them"),
+    "serve": ("videollm.cli.serve", "an HTTP service that answers as OpenAI's API does"),
     "evaluate": ("videollm.cli.evaluate", "measure a model by a benchmark (YAML)"),
 }
 

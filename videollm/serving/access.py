@@ -1,8 +1,8 @@
 """The door in front of every route, of the page and of the service: whose request comes in, and how large it may be.
 
-What is checked, in this order: the name that the browser was told (Host: a site elsewhere cannot make its own name point
-to this machine), the site that sends (Origin), the path, the key, the length. All of it before a byte of the body is
-read. A body that trickles in is cut off.
+What is checked, in this order: the name that the browser was told (Host: a site elsewhere cannot make its own name
+point to this machine), the site that sends (Origin), the path, the key, the length. All of it before a byte of the
+body is read. A body that trickles in is cut off.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -87,7 +88,7 @@ def _peaks(waveforms: Sequence[Waveform], duration_seconds: float) -> tuple[floa
     for wave in waveforms:
         loud = np.abs(wave.samples).max(axis=0)
         places = np.round((edges - wave.start_seconds) * wave.rate_hz).astype(int).clip(0, len(loud))
-        for index, (start, end) in enumerate(zip(places[:-1], places[1:], strict=True)):
+        for index, (start, end) in enumerate(pairwise(places.tolist())):
             if end > start:
                 peak = float(loud[start:end].max()) / (loudest or 1.0)
                 peaks[index] = max(peak, peaks[index] or 0.0)

@@ -68,7 +68,8 @@ POLICY = (
     "blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
 MEDIA_TYPES = {
-    "mov": "video/mp4", "matroska": "video/webm", "avi": "video/x-msvideo", "mpeg": "video/mpeg", "mpegts": "video/mp2t",
+    "mov": "video/mp4", "matroska": "video/webm", "avi": "video/x-msvideo", "mpeg": "video/mpeg",
+    "mpegts": "video/mp2t",
     "flv": "video/x-flv", "asf": "video/x-ms-wmv", "gif": "image/gif", "png": "image/png", "jpeg": "image/jpeg",
     "webp": "image/webp", "avif": "image/avif", "bmp": "image/bmp", "tiff": "image/tiff", "wav": "audio/wav",
     "mp3": "audio/mpeg", "ogg": "audio/ogg", "flac": "audio/flac", "aac": "audio/aac", "aiff": "audio/aiff",
@@ -173,7 +174,7 @@ class Page:
 
     async def load(self, request: gr.Request) -> AsyncIterator[dict[str, Any]]:
         """The page was opened, or opened again."""
-        with alerting() as alert:
+        with Alerts() as alert:
             visitor = self.visitor(request)
             yield self.shown(visitor) | {"alert": ""}
             waited = asyncio.ensure_future(self.worker.ready())
@@ -196,7 +197,7 @@ class Page:
         """Shows files to the model: (path, name, whether it was uploaded)."""
         alerts: list[str] = []
         for path, name, uploaded in sources:
-            with alerting() as alert:
+            with Alerts() as alert:
                 yield {"alert": working_html(f"Reading {clean_name(name)} …")}
                 visitor = self.visitor(request)
                 conversation = self.conversation(visitor)
@@ -244,7 +245,7 @@ class Page:
             yield {"alert": alert_html(["Type a question first."])}
             return
         visitor: Visitor | None = None
-        with alerting() as alert:
+        with Alerts() as alert:
             visitor = self.visitor(request)
             conversation = self.conversation(visitor)
             before = messages_of(conversation.exchanges, visitor.views)
@@ -290,7 +291,7 @@ class Page:
 
     async def undo(self, request: gr.Request) -> AsyncIterator[dict[str, Any]]:
         """Takes back the last question, into the box."""
-        with alerting() as alert:
+        with Alerts() as alert:
             visitor, question = await self.take_back(request, None)
             yield self.shown(visitor) | {"alert": "", "box": ready_box(question or "")}
         if alert:
@@ -300,7 +301,7 @@ class Page:
         self, request: gr.Request, kept: int | None, question: str | None, options: dict[str, Any]
     ) -> AsyncIterator[dict[str, Any]]:
         """Asks an earlier question again, or another in its place; what followed it is taken back."""
-        with alerting() as alert:
+        with Alerts() as alert:
             _, before = await self.take_back(request, kept)
             asked = question if question is not None else before
             if asked is None:
@@ -312,7 +313,7 @@ class Page:
 
     async def clear(self, request: gr.Request) -> AsyncIterator[dict[str, Any]]:
         """Ends the conversation and deletes its files."""
-        with alerting() as alert:
+        with Alerts() as alert:
             visitor = self.visitor(request)
             if visitor.turn is not None:
                 visitor.turn.cancel()
@@ -324,7 +325,7 @@ class Page:
 
     async def look(self, frames: int, request: gr.Request) -> AsyncIterator[dict[str, Any]]:
         """Another number of frames: the clips are looked at again."""
-        with alerting() as alert:
+        with Alerts() as alert:
             visitor = self.visitor(request)
             conversation = self.conversation(visitor)
             runtime = await self.worker.ready()
@@ -342,7 +343,7 @@ class Page:
 
     async def switch(self, name: str, precision: str, request: gr.Request) -> AsyncIterator[dict[str, Any]]:
         """Loads another model."""
-        with alerting() as alert:
+        with Alerts() as alert:
             visitor = self.visitor(request)
             choice = next((one for one in self.choices if (one.name, one.precision) == (name, precision)), None)
             if choice is None:
@@ -403,18 +404,19 @@ class Page:
 
     def blocks(self) -> gr.Blocks:
         """The page's parts, and which of the above each of them does."""
+        parts: dict[str, Any] = {}
         with gr.Blocks(title="videollm", analytics_enabled=False, delete_cache=None) as blocks:
             gr.HTML("<header><h1>videollm</h1><p>Show it a video, an image or a sound, and ask.</p></header>")
             with gr.Row(elem_id="columns", equal_height=False):
                 with gr.Column(scale=6, min_width=320, elem_id="watch"):
-                    parts = {"panel": gr.HTML(panel_html([]), elem_id="panel")}
+                    parts["panel"] = gr.HTML(panel_html([]), elem_id="panel")
                     with gr.Column(elem_id="examples") as parts["examples"]:
                         gr.HTML(examples_html())
                     hidden = [gr.Button(file, elem_id=f"example-{i}", elem_classes="behind")
                               for i, file in enumerate(EXAMPLES)]  # fmt: skip
                     parts["drop"] = gr.File(
-                        label="Add videos, images or sounds", show_label=False, file_count="multiple", elem_id="drop", height=64,
-                        file_types=["video", "image", "audio"],
+                        label="Add videos, images or sounds", show_label=False, file_count="multiple", elem_id="drop",
+                        file_types=["video", "image", "audio"], height=64,
                     )  # fmt: skip
                     with gr.Accordion("Settings", open=False, elem_id="settings"):
                         with gr.Row():
@@ -449,7 +451,8 @@ class Page:
                         starters = [gr.Button(words, size="sm", variant="secondary") for words in STARTERS]
                     parts["box"] = gr.Textbox(
                         elem_id="question", show_label=False, container=False, lines=1, max_lines=6, submit_btn=True,
-                        placeholder="Ask about the clips", max_length=LONGEST_QUESTION_CHARACTERS, label="Your question",
+                        placeholder="Ask about the clips", label="Your question",
+                        max_length=LONGEST_QUESTION_CHARACTERS,
                     )  # fmt: skip
                     with gr.Row(visible=False, elem_id="actions") as parts["export"]:
                         gr.HTML(
@@ -460,10 +463,9 @@ class Page:
 
             sampling = [temperature, top_p, tokens]
             outputs = list(parts.values())
-            names_of = {name: part for name, part in parts.items()}
 
             def wired(function: Callable[..., AsyncIterator[dict[str, Any]]]) -> Callable[..., AsyncIterator[Any]]:
-                return _by_part(function, names_of)
+                return _by_part(function, parts)
 
             async def asked(question: str, t: float, p: float, n: int, request: gr.Request) -> AsyncIterator[Any]:
                 async for update in self.ask(request, question, _options(t, p, n)):
@@ -595,7 +597,7 @@ def choices_of(models: Sequence[str], bits: int | None, device: str | None) -> l
     return first + [c for c in (ModelChoice(m, b, device) for m in models for b in known) if c not in first]
 
 
-class alerting(contextlib.AbstractContextManager[list[str]]):  # noqa: N801
+class Alerts(contextlib.AbstractContextManager[list[str]]):
     """Collects the sentence of an error that was raised on purpose; others become one sentence and a log."""
 
     def __enter__(self) -> list[str]:
@@ -624,8 +626,9 @@ def working_html(words: str) -> str:
 
 def ready_box(question: str | None = None) -> Any:
     """The box, for the next question; None leaves what stands in it."""
-    value = {} if question is None else {"value": question}
-    return gr.Textbox(submit_btn=True, stop_btn=False, **value)
+    if question is None:
+        return gr.Textbox(submit_btn=True, stop_btn=False)
+    return gr.Textbox(value=question, submit_btn=True, stop_btn=False)
 
 
 def busy_box() -> Any:
@@ -640,8 +643,8 @@ def examples_html() -> str:
         _, jpeg = view_of(clip, "", "").frames[1]
         about = f"{clip.duration_seconds:.0f} s, {'with' if clip.waveforms else 'no'} sound"
         tiles += (
-            f'<button type="button" class="example" data-example="example-{index}">'
-            f'<img alt="" src="data:image/jpeg;base64,{jpeg}"><strong>{escape(title)}</strong><span>{about}</span></button>'
+            f'<button type="button" class="example" data-example="example-{index}"><img alt="" '
+            f'src="data:image/jpeg;base64,{jpeg}"><strong>{escape(title)}</strong><span>{about}</span></button>'
         )
     return f'<p class="hint">Try it with one of these, or bring your own:</p><div class="examples">{tiles}</div>'
 

@@ -119,6 +119,21 @@ class UploadStore:
             upload.size_bytes = received
         return upload
 
+    def link(self, upload: Upload, owner: str) -> Upload:
+        """The same file for another owner, who keeps it when the first is deleted.
+
+        Raises:
+            MediaLimitError: that owner has too much.
+            NotYoursError: it was deleted in the meantime.
+        """
+        linked = self._admit(owner, upload.name, upload.size_bytes)
+        try:
+            linked.path.hardlink_to(upload.path)
+        except OSError:
+            self._forget(linked)
+            raise NotYoursError("there is no such media; it was deleted: upload it again") from None
+        return linked
+
     def _admit(self, owner: str, name: str, size_bytes: int, *, known: bool = True) -> Upload:
         """Books the room for a file, before a byte of it is written."""
         if known and size_bytes == 0:
@@ -147,7 +162,7 @@ class UploadStore:
 
     def _too_large(self, name: str, size_bytes: int) -> MediaLimitError:
         return MediaLimitError(
-            f"{name}: the file has {_mb(size_bytes)} and the limit is {_mb(self.limits.file_bytes)}; send a smaller copy"
+            f"{name}: the file has {_mb(size_bytes)} and the limit is {_mb(self.limits.file_bytes)}; send a smaller one"
         )
 
     # -- ways out --------------------------------------------------------------------------------------------------
