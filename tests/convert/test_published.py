@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from videollm.convert.lavila import WHAT as LAVILA
+from videollm.convert.lf_vila import WHAT as LF_VILA
 from videollm.convert.published import DOWNLOADS, FILES, Checksums, fetch, table
 from videollm.convert.video_llama import PROMPTS, WHAT
 from videollm.errors import ConversionError
 
-KINDS = {"video-llama": WHAT, "lavila": LAVILA}
+KINDS = {"video-llama": WHAT, "lavila": LAVILA, "lf-vila": LF_VILA}
 
 
 def test_the_table_is_complete_and_consistent() -> None:

@@ -7,7 +7,7 @@ import sys
 
 from videollm.errors import ConfigError
 
-FAMILIES = ("video-llama", "imagebind", "lavila")
+FAMILIES = ("video-llama", "imagebind", "lavila", "lf-vila")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -58,11 +58,12 @@ def run(args: argparse.Namespace) -> int:
     quiet()
     import torch
 
-    from videollm.convert import imagebind, lavila, published, video_llama
+    from videollm.convert import imagebind, lavila, lf_vila, published, video_llama
 
     dtype = None if args.dtype is None else getattr(torch, args.dtype)
     shape = {"config": args.config, "drop": args.drop, "dtype": dtype}
-    one_file = {"imagebind": imagebind.convert, "lavila": lavila.convert}.get(args.family)
+    others = {"imagebind": imagebind.convert, "lavila": lavila.convert, "lf-vila": lf_vila.convert}
+    one_file = others.get(args.family)
     if one_file is not None:
         if args.download or args.prompt or args.no_audio:
             raise ConfigError("--download, --prompt and --no-audio belong to video-llama; leave them out")

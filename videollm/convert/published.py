@@ -154,6 +154,11 @@ FILES: Mapping[str, PublishedFile] = {
         *_series(),
         *_llama_2(),
         *_lavila(),
+        PublishedFile(
+            "swin_base_patch4_window12_384_22k.pth", "lf-vila", "swin", ("the folder of bert-large-uncased",),
+            450_000_000, "MIT",
+            "https://github.com/SwinTransformer/storage/releases/download/v1.0.0/swin_base_patch4_window12_384_22k.pth",
+        ),
     )
 }  # fmt: skip
 """The published files by name. Sizes are estimates: nothing is refused for its size."""

@@ -266,6 +266,11 @@ class PatchEmbedding(nn.Module):
         """float ``(B, T, 3, H, W)`` to ``(B, T, H / patch, W / patch, C)``."""
         height, width = pixel_values.shape[-2:]
         if self.as_published:
+            if height < self.patch_size[0] or width < self.patch_size[1]:
+                raise ValueError(
+                    f"frames must be at least a patch of {self.patch_size[0]} x {self.patch_size[1]} pixels, found "
+                    f"{height} x {width}; enlarge them"
+                )
             if width % self.patch_size[1]:  # D5
                 empty = self.patch_size[1] - width % self.patch_size[1]
                 pixel_values = functional.pad(pixel_values, (0, 0, 0, 0, 0, 0, 0, empty))
