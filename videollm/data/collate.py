@@ -110,7 +110,8 @@ class FileMedia:
     Args:
         processor: of the model.
         random: as published for training: frames of captioned videos are chosen at random, half of them from each
-            half, and of all pictures a random box of half or more is shown. Otherwise as in a chat, the same each time.
+            half (where the model is shown a number of frames, not so many a second), and of all pictures a random box
+            of half or more is shown. Otherwise as in a chat, the same each time.
         limits: what a file may cost.
     """
 
