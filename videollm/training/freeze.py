@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from videollm.models.video_llama import VideoLlamaForConditionalGeneration
@@ -32,6 +33,23 @@ def freeze(model: VideoLlamaForConditionalGeneration, stage: str, branches: Sequ
     learns = set(LEARNS[stage]) - others
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.split(".")[0] in learns)
+
+
+@torch.no_grad()
+def forget(model: VideoLlamaForConditionalGeneration, branches: Sequence[str]) -> None:
+    """Random weights in branches, from which a first stage begins, as published but for the video projection."""
+    spread = model.config.initializer_range
+    for part in (part for branch in branches for part in BRANCHES[branch]):
+        held = getattr(model, part)
+        if isinstance(held, nn.Parameter):
+            held.normal_(std=spread)
+        elif isinstance(held, nn.Embedding):
+            held.weight.normal_(std=model.config.position_initializer_range)
+        elif isinstance(held, nn.Linear):
+            held.weight.normal_(std=spread)
+            held.bias.zero_()
+        else:
+            held.load_state_dict(type(held)(held.config).state_dict())
 
 
 def rest(model: VideoLlamaForConditionalGeneration) -> None:

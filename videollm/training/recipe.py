@@ -60,6 +60,7 @@ class Recipe:
         learning_rate: the highest.
         model: the model to start from, a name or a folder as `videollm.models.hub.load` takes it; without one it is
             `tiny` with random weights, and ``world`` says what it learns.
+        fresh: begin with random weights in the branches that learn, whatever the folder has there (stage1).
         start_from: folders of finished runs whose trained parts are taken, later ones over earlier ones.
         datasets: what the model learns from.
         world: what `tiny` learns from.
@@ -94,6 +95,7 @@ class Recipe:
     batch_size: int
     learning_rate: float
     model: str | None = None
+    fresh: bool = False
     start_from: tuple[str, ...] = ()
     datasets: tuple[Dataset, ...] = ()
     world: World | None = None
@@ -156,8 +158,8 @@ class Recipe:
     def _check_tiny(self) -> None:
         if self.world is None:
             raise ValueError("nothing to learn from; add 'model' and 'datasets', or 'world' to train tiny from nothing")
-        if self.datasets or self.bits:
-            key = "datasets" if self.datasets else "bits"
+        if self.datasets or self.bits or self.fresh:
+            key = "datasets" if self.datasets else "bits" if self.bits else "fresh"
             raise ValueError(f"{key!r} needs a model to start from; add the key 'model'")
         if self.stage in ("alignment", "stage1", "stage2"):
             if not self.features:
@@ -172,6 +174,8 @@ class Recipe:
             raise ValueError("'world' teaches tiny from nothing; leave it out, or leave out 'model'")
         if not self.datasets:
             raise ValueError("nothing to learn from; add the key 'datasets'")
+        if self.fresh and self.stage != "stage1":
+            raise ValueError("'fresh' begins a first stage anew; leave it out, or choose stage1")
         if self.bits and self.deepspeed:
             raise ValueError("DeepSpeed cannot spread a quantised decoder; leave out 'bits' or 'deepspeed'")
 

@@ -27,7 +27,7 @@ from videollm.errors import ConfigError, DataError, MissingDependencyError
 from videollm.models import hub
 from videollm.training import processes
 from videollm.training.features import FeatureSamples, KeptMedia, encoder_name, make_features, make_media_features
-from videollm.training.freeze import freeze, table_of_parts
+from videollm.training.freeze import forget, freeze, table_of_parts
 from videollm.training.objectives import (
     AlignmentObjective,
     AudioObjective,
@@ -111,7 +111,8 @@ def train(recipe: Recipe, resume: bool = True) -> Path:
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
     if recipe.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        # Of the decoder alone: on a whole model the library has the frozen encoders keep all they compute, too.
+        model.language_model.activation_checkpointing_enable({"use_reentrant": False})
     if processes.is_first():
         print(table_of_parts(model), flush=True)
     names = [source.name for source in data.mixture.sources] if isinstance(data, TrainingItems) else []
@@ -273,6 +274,8 @@ def _model(recipe: Recipe) -> tuple[Any, Any]:
         raise ConfigError(
             "ZeRO-3 spreads the encoders before features can be made; give zero2.json, or leave features out"
         )
+    if recipe.fresh and stage == 3:
+        raise ConfigError("ZeRO-3 spreads what learns before it can begin anew; give zero2.json, or leave 'fresh' out")
     half = recipe.bf16 and (torch.cuda.is_available() or recipe.bits or recipe.deepspeed)
     model, processor = hub.load(
         recipe.model,
@@ -281,6 +284,8 @@ def _model(recipe: Recipe) -> tuple[Any, Any]:
         dtype=torch.bfloat16 if half else torch.float32,
         bits=recipe.bits,
     )
+    if recipe.fresh:
+        forget(model, recipe.branches)
     for folder in recipe.start_from:
         load_parts(_Holder(model), folder)
     return model, processor
