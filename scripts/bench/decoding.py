@@ -19,6 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,12 +121,12 @@ def constants(folder: Path, rounds: int) -> None:
     with open_source(path) as source:
 
         def through() -> None:
-            video._fetch_in_one_pass(source, "mov", {int(table.pts[-1])}, False, lambda *_: None)
+            deque(video._frames_in_one_pass(source, "mov", {int(table.pts[-1])}, False), maxlen=0)
 
         def only_keys(seek_packets: int) -> None:
             runs = video.plan_runs(table, np.array(keys), 1)
             assert len(runs) == len(keys)
-            video._fetch_by_runs(source, "mov", table, runs, lambda *_: None, seek_packets)
+            deque(video._frames_by_runs(source, "mov", table, runs, seek_packets), maxlen=0)
 
         spent = one_by_one({"through": through, "drop": lambda: only_keys(never), "seek": lambda: only_keys(0)}, rounds)
         with opened_container(source, "mov") as container:

@@ -233,7 +233,7 @@ def test_jumping_gives_the_same_frames_as_one_pass(
     for sampling in (FrameSampling(frames=7), FrameSampling(frames=23), ALL_FRAMES, FrameSampling("rate", rate_hz=3)):
         straight = _parts(path, sampling, "one pass")
         assert len(straight[0]) > 3
-        monkeypatch.setattr(video_module, "_fetch_in_one_pass", _no_second_try)
+        monkeypatch.setattr(video_module, "_frames_in_one_pass", _no_second_try)
         np.testing.assert_allclose(straight[1], np.array(straight[0]) / 25, atol=6e-4)
         for other in (
             _parts(path, sampling, "jump"),

@@ -6,7 +6,8 @@ the resampler's filter, reached by seeking, so that an hour costs no more memory
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -159,14 +160,14 @@ def _decode(
             piece = _Piece(source, start, end, budget)
             if start > PREROLL_SECONDS and not _seek(container, stream, start - PREROLL_SECONDS + origin_seconds):
                 piece.mistrust = True
-            _fill(container, stream, piece, origin_seconds)
+            deque(_filling(container, stream, piece, origin_seconds), maxlen=0)
             if piece.late and start > PREROLL_SECONDS:
                 # The container's seeking is not exact: come from the beginning.
                 piece = _Piece(source, start, end, budget)
                 with opened_container(source, container_format) as again:
                     other = choose_streams(source, again).audio
                     assert other is not None
-                    _fill(again, other, piece, origin_seconds)
+                    deque(_filling(again, other, piece, origin_seconds), maxlen=0)
             damaged, last_error = damaged + piece.damaged, piece.last_error or last_error
             wave = piece.waveform()
             if wave is not None:
@@ -187,7 +188,8 @@ def _seek(container: Any, stream: AudioStream, seconds: float) -> bool:
         return False
 
 
-def _fill(container: Any, stream: AudioStream, piece: _Piece, origin_seconds: float) -> None:
+def _filling(container: Any, stream: AudioStream, piece: _Piece, origin_seconds: float) -> Iterator[None]:
+    """Decode packet by packet into a piece, until it is full or the sound ends."""
     base = float(stream.time_base or 0)
     with suppress(av.FFmpegError):
         for packet in container.demux(stream):
@@ -209,11 +211,13 @@ def _fill(container: Any, stream: AudioStream, piece: _Piece, origin_seconds: fl
                 at = None if frame.pts is None else frame.pts * float(frame.time_base or base) - origin_seconds
                 if not piece.add(frame, at):
                     return
+            yield
     with suppress(av.FFmpegError):
         for frame in stream.codec_context.decode(None):
             at = None if frame.pts is None else frame.pts * float(frame.time_base or base) - origin_seconds
             if not piece.add(frame, at):
                 break
+    yield
 
 
 class _Piece:
@@ -279,7 +283,9 @@ class _Piece:
             drift = at - (self._first + self._came / self._rate)
             if drift > HARD_GAP_SECONDS or (self._after_loss and drift > 0):
                 missing = min(drift, max(self.end - self._first - self._came / self._rate, 0.0))
-                self._push(np.zeros((self._channels, round(missing * self._rate)), np.float32))
+                # A hole may be hours long: its silence takes no memory before it is asked for.
+                silence = np.zeros((self._channels, 1), np.float32)
+                self._push(np.broadcast_to(silence, (self._channels, round(missing * self._rate))))
             elif drift < -HARD_GAP_SECONDS:
                 samples = samples[:, round(-drift * self._rate) :]
         self._after_loss = False
@@ -296,21 +302,97 @@ class _Piece:
         if not self._kept:
             self._skipped = self._came - samples.shape[1] + min(before, samples.shape[1])
         if kept.shape[1]:
-            self._bytes += kept.nbytes
-            if self._bytes > self.budget:
-                raise MediaLimitError(
-                    f"{self.source.name}: the sound to be heard needs more than the limit of "
-                    f"{in_bytes(self.source.limits.sound_bytes)}; ask for fewer or shorter stretches"
-                )
             self._kept.append(kept)
+            self._spend(kept.nbytes)
+
+    def _spend(self, count: int) -> None:
+        self._bytes += count
+        if self._bytes > self.budget:
+            raise self._too_much()
+
+    def _too_much(self) -> MediaLimitError:
+        return MediaLimitError(
+            f"{self.source.name}: the sound to be heard needs more than the limit of "
+            f"{in_bytes(self.source.limits.sound_bytes)}; ask for fewer or shorter stretches"
+        )
 
     def waveform(self) -> Waveform | None:
         if not self._kept or self._first is None:
             return None
-        samples = np.ascontiguousarray(np.concatenate(self._kept, axis=1))
+        return self._wave(self._kept, self._skipped)
+
+    def _wave(self, blocks: Sequence[np.ndarray], skipped: int) -> Waveform:
+        assert self._first is not None
+        samples = np.ascontiguousarray(np.concatenate(blocks, axis=1))
         # Damaged floating point sound can hold anything.
         np.nan_to_num(samples, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-        return Waveform(samples, self._rate, self._first + self._skipped / self._rate)
+        return Waveform(samples, self._rate, self._first + skipped / self._rate)
+
+
+class RunningSound(_Piece):
+    """The sound of a file, decoded once, from which stretches are taken in the order of their starts.
+
+    It is decoded from its very start whatever is asked for first, so that a stretch is always the same samples.
+
+    Args:
+        span: where the sound lies.
+    """
+
+    def __init__(self, source: SourceFile, container_format: str, span: SoundSpan, origin_seconds: float) -> None:
+        super().__init__(source, 0.0, span.end_seconds + 1.0, source.limits.sound_bytes)
+        self._from = 0.0
+        self._blocks: deque[tuple[int, np.ndarray]] = deque()  # each with the place of its first sample
+        self._container_format, self._origin = container_format, origin_seconds
+        self._steps = self._decoding()
+
+    def between(self, start_seconds: float, end_seconds: float) -> Waveform | None:
+        """The sound in [start, end), in seconds of the file; None where there is none. Nothing earlier is kept.
+
+        Raises:
+            MediaLimitError: more than limits.sound_bytes.
+        """
+        self._from = start_seconds
+        self._forget()
+        while self._first is None or self._first + self._came / self._rate < end_seconds:
+            if next(self._steps, None) is None:
+                break
+        if self._first is None:
+            return None
+        most = round((end_seconds - start_seconds) * self._rate) * self._channels * 4
+        if most > self.budget:
+            raise self._too_much()
+        begin = max(round((start_seconds - self._first) * self._rate), round(-self._first * self._rate), 0)
+        end = min(round((end_seconds - self._first) * self._rate), self._came)
+        blocks = [block[:, max(begin - at, 0) : max(end - at, 0)] for at, block in self._blocks]
+        blocks = [block for block in blocks if block.shape[1]]
+        return self._wave(blocks, begin) if blocks else None
+
+    def _decoding(self) -> Iterator[bool]:
+        with opened_container(self.source, self._container_format) as container:
+            stream = choose_streams(self.source, container).audio
+            assert stream is not None
+            for _ in _filling(container, stream, self, self._origin):
+                yield True
+
+    def _push(self, samples: np.ndarray) -> None:
+        if samples.shape[1]:
+            self._blocks.append((self._came, samples))
+            self._came += samples.shape[1]
+            self._spend(_kept_bytes(samples))
+            self._forget()
+
+    def _forget(self) -> None:
+        while self._blocks and self._first is not None:
+            at, block = self._blocks[0]
+            if self._first + (at + block.shape[1]) / self._rate >= self._from:
+                break
+            self._blocks.popleft()
+            self._bytes -= _kept_bytes(block)
+
+
+def _kept_bytes(block: np.ndarray) -> int:
+    """Of the silence of a hole, none: it is one sample, repeated."""
+    return block.nbytes if block.strides[-1] else 0
 
 
 def as_float(frame: AudioFrame) -> np.ndarray:

@@ -5,6 +5,8 @@ and PyAV, never torch: about a fifth of a second), does nothing but fork. Each f
 milliseconds) that receives the open file and one end of a socket, lowers its own limits (memory, processor time, open
 files; no core dumps, not a byte written to any file), decodes, and sends plain JSON and arrays, which the caller
 checks. So a hang, a crash or a hostile file costs one process and becomes one error line, and files never meet.
+`open_windows` has a worker send one window after the other, each within the limits, and waits for none: the next one is
+decoded while the caller is busy with the last.
 
 The server ends by itself a few seconds after the last file, with the caller, and at once when the caller dies.
 """
@@ -26,7 +28,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -49,8 +51,9 @@ from videollm.media.source import (
     open_source,
     source_from_descriptor,
 )
+from videollm.media.windows import Window, WindowedFile, WindowSampling, spans_of, windows_of
 
-__all__ = ["close_server", "inspect_clip", "open_clip", "read_clip", "start_server"]
+__all__ = ["OpenWindows", "close_server", "inspect_clip", "open_clip", "open_windows", "read_clip", "start_server"]
 
 IDLE_SECONDS = 5.0
 """The server is closed when no file was opened for so long."""
@@ -112,6 +115,66 @@ def inspect_clip(
             return MediaInfo(**header["info"])
         except (KeyError, TypeError):
             raise _garbled(source) from None
+
+
+class OpenWindows:
+    """A file whose windows are being read; iterate over it once.
+
+    Attributes:
+        file: the file, and the times of its windows.
+    """
+
+    def __init__(self, source: SourceFile, worker: _Worker, sampling: WindowSampling) -> None:
+        self._source, self._worker, self._sampling = source, worker, sampling
+        header, _ = worker.receive()
+        try:
+            told = header["file"]
+            duration = float(told["duration_seconds"])
+            if not 0 <= duration <= source.limits.duration_seconds:
+                raise ValueError("no such length")
+            self.file = WindowedFile(
+                source.name,
+                str(told["kind"]),
+                str(told["content_hash"]),
+                duration,
+                spans_of(sampling, duration),
+                _told_notes(told["notes"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise _garbled(source) from None
+
+    def __iter__(self) -> Iterator[Window]:
+        last = self._sampling.first - 1
+        while True:
+            header, arrays = self._worker.receive()
+            if "end" in header:
+                return
+            index = header.get("window")
+            if not isinstance(index, int) or not last < index < len(self.file.spans):
+                raise _garbled(self._source)
+            last = index
+            yield Window(index, *self.file.spans[index], _clip_from(self._source, header, arrays))
+
+
+@contextlib.contextmanager
+def open_windows(
+    path: str | os.PathLike[str],
+    sampling: WindowSampling,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    name: str | None = None,
+) -> Iterator[OpenWindows]:
+    """Read a video or sound of any length window by window, safely; see `videollm.media.windows`.
+
+    The limits on memory, pixels, sound and time hold for every window; those on the file for the whole.
+
+    Raises:
+        MediaError: as `open_clip`, here or while windows are read.
+    """
+    with open_source(path, limits, name) as source:
+        with _Worker(source, {"do": "windows", "windows": sampling.to_dict()}) as worker:
+            yield OpenWindows(source, worker, sampling)
+        source.check_unchanged()
 
 
 def start_server() -> None:
@@ -247,41 +310,68 @@ os.register_at_fork(after_in_child=lambda: _server.forget())
 
 def _in_worker(source: SourceFile, order: dict[str, Any]) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Send one order to a worker of its own; the header and arrays that it answers with."""
-    limits = source.limits
-    order = order | {"name": source.name, "limits": limits.to_dict()}
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with ours:
+    with _Worker(source, order) as worker:
+        return worker.receive()
+
+
+class _Worker:
+    """A worker with its order, for use as a context manager; it is gone afterwards, whatever it was doing."""
+
+    def __init__(self, source: SourceFile, order: dict[str, Any]) -> None:
+        self._source = source
+        self._order = order | {"name": source.name, "limits": source.limits.to_dict()}
+        self._status: int | None = None
+        self._pid: int | None = None
+
+    def __enter__(self) -> _Worker:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            pid = _server.spawn([source.handle.fileno(), theirs.fileno()])
+            self._pid = _server.spawn([self._source.handle.fileno(), theirs.fileno()])
+        except BaseException:
+            self._socket.close()
+            raise
         finally:
             theirs.close()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._socket.close()
+        self._reap()
+
+    def _reap(self) -> None:
+        if self._pid is not None:
+            pid, self._pid = self._pid, None
+            self._status = _server.reap(pid)
+
+    def receive(self) -> tuple[dict[str, Any], list[np.ndarray]]:
+        """The next header and arrays, for which the worker has the time of the limits.
+
+        Raises:
+            MediaError: what the worker found, or its end.
+        """
+        source, limits = self._source, self._source.limits
         deadline = time.monotonic() + limits.wall_seconds
-        header: dict[str, Any] | None = None
-        arrays: list[np.ndarray] = []
-        status: int | None = None
         try:
-            text = json.dumps(order).encode()
-            ours.settimeout(limits.wall_seconds)
-            ours.sendall(_LENGTH.pack(len(text)) + text)
-            header, arrays = _receive(source, ours, deadline)
+            if self._order:
+                text, self._order = json.dumps(self._order).encode(), {}
+                self._socket.settimeout(limits.wall_seconds)
+                self._socket.sendall(_LENGTH.pack(len(text)) + text)
+            header, arrays = _receive(source, self._socket, deadline)
         except (ConnectionError, EOFError):
-            pass
+            self._reap()
+            raise _died(source, self._status) from None
         except TimeoutError:
             raise MediaLimitError(
                 f"{source.name}: decoding took longer than the limit of {in_seconds(limits.wall_seconds)} and was "
                 "stopped; use a smaller copy of the file, or raise the limit"
             ) from None
-        finally:
-            status = _server.reap(pid)
-    if header is None:
-        raise _died(source, status)
-    if "error" in header:
-        kind = getattr(errors, str(header["error"]), None)
-        if not (isinstance(kind, type) and issubclass(kind, VideoLLMError)):
-            kind = DecoderCrashedError
-        message = " ".join(str(header.get("message", "")).split())[:1000]
-        raise kind(message or f"{source.name}: the decoding process reported an error without words")
-    return header, arrays
+        if "error" in header:
+            kind = getattr(errors, str(header["error"]), None)
+            if not (isinstance(kind, type) and issubclass(kind, VideoLLMError)):
+                kind = DecoderCrashedError
+            message = " ".join(str(header.get("message", "")).split())[:1000]
+            raise kind(message or f"{source.name}: the decoding process reported an error without words")
+        return header, arrays
 
 
 def _receive(source: SourceFile, sock: socket.socket, deadline: float) -> tuple[dict[str, Any], list[np.ndarray]]:
@@ -344,6 +434,10 @@ def _died(source: SourceFile, status: int | None) -> MediaError:
     )
 
 
+def _told_notes(notes: Any) -> tuple[str, ...]:
+    return tuple(" ".join(str(note).split())[:500] for note in notes)
+
+
 def _clip_from(source: SourceFile, header: dict[str, Any], arrays: list[np.ndarray]) -> Clip:
     """A clip of what a worker sent. Floor 0's classes check themselves."""
     try:
@@ -363,7 +457,7 @@ def _clip_from(source: SourceFile, header: dict[str, Any], arrays: list[np.ndarr
             frames=frames,
             waveforms=waveforms,
             windows_seconds=tuple((float(start), float(end)) for start, end in told["windows_seconds"]),
-            notes=tuple(" ".join(str(note).split())[:500] for note in told["notes"]),
+            notes=_told_notes(told["notes"]),
         )
     except (KeyError, TypeError, ValueError, StopIteration):
         raise _garbled(source) from None
@@ -441,14 +535,17 @@ def _work(media_fd: int, socket_fd: int, server: int, libc: ctypes.CDLL | None) 
         length = _LENGTH.unpack(_take(sock, _LENGTH.size))[0]
         order = json.loads(_take(sock, length))
         limits = Limits(**order["limits"])
-        _lower_limits(limits)
-        header, arrays = _carry_out(media_fd, order, limits)
-        header["arrays"] = [(each.dtype.name, each.shape) for each in arrays]
-        text = json.dumps(header).encode()
-        sock.sendall(_LENGTH.pack(len(text)) + text)
-        for each in arrays:
-            if each.nbytes:
-                sock.sendall(np.ascontiguousarray(each).data.cast("B"))
+        several = order["do"] == "windows"
+        _lower_limits(limits, for_one=not several)
+        for header, arrays in _carry_out(media_fd, order, limits):
+            header["arrays"] = [(each.dtype.name, each.shape) for each in arrays]
+            text = json.dumps(header).encode()
+            sock.sendall(_LENGTH.pack(len(text)) + text)
+            for each in arrays:
+                if each.nbytes:
+                    sock.sendall(np.ascontiguousarray(each).data.cast("B"))
+            if several:
+                _allow_more_processor_time(limits)
     except BaseException:
         os._exit(1)
     os._exit(0)
@@ -464,15 +561,17 @@ def _take(sock: socket.socket, count: int) -> bytes:
     return block
 
 
-def _lower_limits(limits: Limits) -> None:
+def _lower_limits(limits: Limits, for_one: bool = True) -> None:
+    """Limits of one answer; where there are several, that on processor time can be raised for each of them."""
     import resource
 
     cpu = max(1, math.ceil(limits.cpu_seconds))
+    most_cpu = cpu + 1 if for_one else resource.RLIM_INFINITY
     for which, soft, hard in (
         (resource.RLIMIT_CORE, 0, 0),
         (resource.RLIMIT_FSIZE, 0, 0),
         (resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES),
-        (resource.RLIMIT_CPU, cpu, cpu + 1),
+        (resource.RLIMIT_CPU, cpu, most_cpu),
         (resource.RLIMIT_AS, limits.memory_bytes, limits.memory_bytes),
     ):
         _, most = resource.getrlimit(which)
@@ -481,28 +580,52 @@ def _lower_limits(limits: Limits) -> None:
         resource.setrlimit(which, (soft, hard))
 
 
-def _carry_out(media_fd: int, order: dict[str, Any], limits: Limits) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """The answer to an order: a clip, what the file declares, or an error."""
+def _allow_more_processor_time(limits: Limits) -> None:
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    used = math.ceil(time.process_time() + limits.cpu_seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (used if most == resource.RLIM_INFINITY else min(used, most), most))
+
+
+def _carry_out(
+    media_fd: int, order: dict[str, Any], limits: Limits
+) -> Iterator[tuple[dict[str, Any], list[np.ndarray]]]:
+    """The answers to an order: a clip, what the file declares, windows one by one; or an error, last."""
     name = str(order["name"])
     try:
         with source_from_descriptor(media_fd, limits, name) as source:
             try:
                 if order["do"] == "info":
-                    return {"info": asdict(info_of(source))}, []
+                    yield {"info": asdict(info_of(source))}, []
+                    return
+                if order["do"] == "windows":
+                    yield from _told_windows(source, WindowSampling.from_dict(order["windows"]))
+                    return
                 frames = None if order["frames"] is None else FrameSampling(**order["frames"])
                 sound = None if order["sound"] is None else SoundSampling(**order["sound"])
                 stretch = None if order["stretch"] is None else tuple(order["stretch"])
-                return _plain(clip_of(source, frames=frames, sound=sound, decoder=order["decoder"], stretch=stretch))
+                yield _plain(clip_of(source, frames=frames, sound=sound, decoder=order["decoder"], stretch=stretch))
             except MemoryError:
                 raise memory_error(source) from None
     except VideoLLMError as error:
-        return {"error": type(error).__name__, "message": str(error)}, []
+        yield {"error": type(error).__name__, "message": str(error)}, []
     except Exception as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        return {
-            "error": "DecoderCrashedError",
-            "message": f"{name}: decoding failed in an unexpected way ({what}); the file may be damaged: re-encode it",
-        }, []
+        message = f"{name}: decoding failed in an unexpected way ({what}); the file may be damaged: re-encode it"
+        yield {"error": "DecoderCrashedError", "message": message}, []
+
+
+def _told_windows(source: SourceFile, sampling: WindowSampling) -> Iterator[tuple[dict[str, Any], list[np.ndarray]]]:
+    """The windows of a file as JSON and arrays: first what is known of the whole, then each, then that it was all."""
+    for part in windows_of(source, sampling):
+        if isinstance(part, Window):
+            header, arrays = _plain(part.clip)
+            yield header | {"window": part.index}, arrays
+        else:
+            told = {name: getattr(part, name) for name in ("kind", "content_hash", "duration_seconds", "notes")}
+            yield {"file": told}, []
+    yield {"end": True}, []
 
 
 def _plain(clip: Clip) -> tuple[dict[str, Any], list[np.ndarray]]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import av
 
 from videollm.clips import Clip, Frames, Waveform
 from videollm.errors import MediaError, MediaStretchError, MediaUnreadableError, MissingDependencyError
 from videollm.media import image
-from videollm.media.audio import WHOLE_SOUND_SECONDS, read_sound, sound_span, span_between
+from videollm.media.audio import WHOLE_SOUND_SECONDS, SoundSpan, read_sound, sound_span, span_between
 from videollm.media.sampling import FrameSampling, SoundSampling
 from videollm.media.source import (
     DEFAULT_LIMITS,
@@ -37,6 +37,7 @@ from videollm.media.source import (
     unknown_container,
 )
 from videollm.media.video import (
+    Timetable,
     first_look,
     read_frames,
     read_frames_with_decord,
@@ -114,7 +115,7 @@ def clip_of(
         if clip is None:
             container_format = "apng" if kind == "png" else kind
             clip = _streams(source, container_format, frames, sound, decoder, stretch)
-        clip = replace(clip, content_hash=_content_hash(source, clip, stretch))
+        clip = replace(clip, content_hash=content_hash_of(source, clip, stretch))
     except MissingDependencyError:
         raise
     except (MediaError, MemoryError, av.FFmpegError) as error:
@@ -130,7 +131,7 @@ def clip_of(
     return clip
 
 
-def _content_hash(source: SourceFile, clip: Clip, stretch: Stretch | None) -> str:
+def content_hash_of(source: SourceFile, clip: Clip, stretch: Stretch | None) -> str:
     """The file's bytes together with what was read of it: shape and seconds of frames, pieces and windows of sound."""
     digest = hashlib.sha256(source.content_hash().encode())
     if stretch is not None and clip.kind != "image":
@@ -165,15 +166,40 @@ def _still(
     return Clip(source.name, "video", "", moving.duration_seconds, moving, notes=tuple(notes))
 
 
-def _streams(
-    source: SourceFile,
-    container_format: str,
-    frames: FrameSampling | None,
-    sound: SoundSampling | None,
-    decoder: str,
-    stretch: Stretch | None,
-) -> Clip:
-    """The clip of anything that FFmpeg reads."""
+@dataclass(frozen=True)
+class Contents:
+    """What one look at all packets of a file finds, before anything of it is decoded.
+
+    Attributes:
+        kind: "video" or "audio".
+        declared_seconds: what the container says it lasts, 0 where it does not.
+        origin_seconds: the container's time that is second 0.
+        aspect: width / height of a stored pixel.
+        table: when the pictures are shown; None without any.
+        span: where the sound lies; None without any.
+        notes: for the user.
+    """
+
+    kind: str
+    declared_seconds: float
+    origin_seconds: float
+    aspect: float
+    table: Timetable | None
+    span: SoundSpan | None
+    notes: tuple[str, ...]
+
+    @property
+    def end_seconds(self) -> float:
+        """When the last picture leaves the screen and all sound is over."""
+        return max(part.end_seconds if part is not None else 0.0 for part in (self.table, self.span))
+
+
+def look_at(source: SourceFile, container_format: str) -> Contents:
+    """`Contents` of anything that FFmpeg reads.
+
+    Raises:
+        MediaError: as `read_clip`.
+    """
     notes: list[str] = []
     claimed = check_headers(source, container_format)
     aspect = 1.0
@@ -183,18 +209,34 @@ def _streams(
         origin = timeline_origin_seconds(container)
         # Of an avi, FFmpeg reports what the bytes that are there would last.
         declared = claimed if container_format == "avi" else float(container.duration or 0) / 1e6
-        kind = "audio" if streams.video is None else "video"
         unheard = [s for s in container.streams if s.type == "audio"] if streams.audio is None else []
         scans = scan_packets(source, container, [s for s in (streams.video, streams.audio) if s is not None])
-        table = None
+        table = span = None
         if streams.video is not None:
             table = timetable(source, container_format, streams.video, scans[streams.video.index], origin)
             aspect = stream_aspect(streams.video)
-        span = None
         if streams.audio is not None:
             span = sound_span(source, streams.audio, scans[streams.audio.index], origin)
             if span is None:
                 notes.append("the file declares a sound, but none of it is stored")
+        if unheard:
+            notes.append("the sound is in a codec that no decoder knows, and was not heard")
+        kind = "audio" if streams.video is None else "video"
+    return Contents(kind, declared, origin, aspect, table, span, tuple(notes))
+
+
+def _streams(
+    source: SourceFile,
+    container_format: str,
+    frames: FrameSampling | None,
+    sound: SoundSampling | None,
+    decoder: str,
+    stretch: Stretch | None,
+) -> Clip:
+    """The clip of anything that FFmpeg reads."""
+    found = look_at(source, container_format)
+    kind, table, span, aspect, origin = found.kind, found.table, found.span, found.aspect, found.origin_seconds
+    notes = list(found.notes)
     if stretch is not None:
         ends = [part.end_seconds for part in (table, span) if part is not None]
         table = None if table is None else table_between(table, *stretch)
@@ -204,8 +246,6 @@ def _streams(
                 f"{source.name}: the file lasts {in_seconds(max(ends))}, but what is asked of it starts at "
                 f"{in_seconds(stretch[0])}; correct the start, or leave it out"
             )
-    if unheard:
-        notes.append("the sound is in a codec that no decoder knows, and was not heard")
 
     pictures: Frames | None = None
     if table is not None and frames is not None:
@@ -239,7 +279,7 @@ def _streams(
         ends[1] = min(span.end_seconds, waveforms[0].start_seconds + waveforms[0].duration_seconds)
     readable = max(ends)
     if stretch is None and is_cut_off(source, container_format):
-        of = f" of {in_seconds(declared)}" if declared > readable + 0.05 else ""
+        of = f" of {in_seconds(found.declared_seconds)}" if found.declared_seconds > readable + 0.05 else ""
         less = ""
         if table is not None and span is not None and abs(ends[0] - ends[1]) > 0.3:
             less = f" ({'pictures' if ends[0] < ends[1] else 'sound'} only up to {in_seconds(min(ends))})"

@@ -62,20 +62,39 @@ def on_screen(times_seconds: np.ndarray, wanted_seconds: np.ndarray) -> np.ndarr
     return np.maximum(started, 0)
 
 
-def windows(duration_seconds: float, length_seconds: float, stride_seconds: float) -> list[tuple[float, float]]:
-    """Sliding windows (start, end) over a duration; the last one ends at the end and may be shorter.
+def segment_centre_indices(frame_count: int, n: int) -> list[int]:
+    """The middle frame of each of n equal segments, as published; always n, of short clips some more than once.
 
     Raises:
-        ValueError: a length or stride that is not positive.
+        ValueError: frame_count or n below 1.
+
+    Source: the released code of LaViLa (frames of a clip, without jitter); halves are rounded to even.
     """
-    if length_seconds <= 0 or stride_seconds <= 0:
+    if frame_count < 1 or n < 1:
+        raise ValueError(f"segment_centre_indices needs frames and a count of at least 1, found {frame_count} and {n}")
+    step = (frame_count - 1) / n
+    return [(round(step * i) + min(round(step * (i + 1)), frame_count)) // 2 for i in range(n)]
+
+
+def windows(
+    duration_seconds: float, length_seconds: float, stride_seconds: float, start_seconds: float = 0.0
+) -> list[tuple[float, float]]:
+    """Sliding windows (start, end) from a start to the end of a duration, all but the last of the same length.
+
+    The last one ends at the end and may be shorter; a rest under a tenth of a window is left out.
+
+    Raises:
+        ValueError: a length or stride that is not positive, or infinite.
+    """
+    if not (0 < length_seconds < math.inf and 0 < stride_seconds < math.inf):
         raise ValueError(f"windows need a positive length and stride, found {length_seconds} and {stride_seconds}")
-    found: list[tuple[float, float]] = []
-    k = 0
-    while not found or (found[-1][1] < duration_seconds and k * stride_seconds < duration_seconds):
-        start = k * stride_seconds
-        found.append((start, min(start + length_seconds, max(duration_seconds, 0.0))))
-        k += 1
+    end_seconds = max(duration_seconds, start_seconds)
+    found = [(start_seconds, min(start_seconds + length_seconds, end_seconds))]
+    while found[-1][1] < end_seconds - 0.1 * length_seconds:
+        start = start_seconds + len(found) * stride_seconds
+        if start >= end_seconds - 0.1 * length_seconds:
+            break
+        found.append((start, min(start + length_seconds, end_seconds)))
     return found
 
 
@@ -116,15 +135,16 @@ class FrameSampling:
         strategy: "uniform" takes `frames` of the file's frames by index, as published; "rate" takes the frame on screen
             at every 1 / rate_hz seconds, or, where that would be more than max_frames, at max_frames seconds spread
             evenly from 0; "headtail" takes, by index, half of the `frames` at random from each half of the file's
-            frames, as published for training.
-        frames: how many, for "uniform" and "headtail".
+            frames, as published for training; "centre" takes, by index, the middle frame of each of `frames` equal
+            segments, as LaViLa does.
+        frames: how many, for "uniform", "headtail" and "centre".
         rate_hz: how many a second, for "rate".
         max_frames: the most, for "rate".
         squash_px: None leaves frames at their own size; a number squashes them, while they are decoded, to a square of
             so many pixels with the decoder's bilinear scaler, whatever their shape: as published.
     """
 
-    strategy: Literal["uniform", "rate"] = "uniform"
+    strategy: Literal["uniform", "rate", "headtail", "centre"] = "uniform"
     frames: int = 8
     rate_hz: float = 4.0
     max_frames: int = 32
@@ -132,8 +152,8 @@ class FrameSampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.strategy not in ("uniform", "rate", "headtail"):
-            raise ValueError(f"frame sampling strategy must be uniform, rate or headtail, found {self.strategy!r}")
+        if self.strategy not in ("uniform", "rate", "headtail", "centre"):
+            raise ValueError(f"frame sampling strategy is uniform, rate, headtail or centre, found {self.strategy!r}")
         if self.frames < 1 or self.max_frames < 1 or not (math.isfinite(self.rate_hz) and self.rate_hz > 0):
             raise ValueError(f"frame sampling needs positive numbers, found {self}")
         if self.squash_px is not None and self.squash_px < 1:
@@ -151,6 +171,10 @@ class FrameSampling:
                 times_seconds = np.arange(10 * self.frames) * (max(duration_seconds, 0.0) / (10 * self.frames))
             chosen = headtail_indices(len(times_seconds), self.frames, random.Random(self.seed))
             return np.asarray(times_seconds, np.float64)[chosen]
+        if self.strategy == "centre":
+            if times_seconds is not None:
+                return np.asarray(times_seconds, np.float64)[segment_centre_indices(len(times_seconds), self.frames)]
+            return (np.arange(self.frames) + 0.5) * (max(duration_seconds, 0.0) / self.frames)
         if self.strategy == "uniform":
             if times_seconds is not None:
                 return np.asarray(times_seconds, np.float64)[uniform_indices(len(times_seconds), self.frames)]

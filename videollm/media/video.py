@@ -24,7 +24,7 @@ import math
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -455,8 +455,10 @@ def plan_runs(table: Timetable, chosen: np.ndarray, jump_packets: int = JUMP_PAC
     runs: list[Run] = []
     for index in sorted(chosen.tolist(), key=lambda i: table.packet[i]):  # type: ignore[index]
         packet, pts = int(table.packet[index]), int(table.pts[index])
-        before = keys[(keys <= packet) & (table.packet_pts[keys] <= pts)]
-        start = int(before[-1]) if len(before) else 0
+        at = int(np.searchsorted(keys, packet, side="right")) - 1
+        while at >= 0 and table.packet_pts[keys[at]] > pts:
+            at -= 1
+        start = int(keys[at]) if at >= 0 else 0
         last, wanted = packet, frozenset({pts})
         while runs and start - runs[-1].last - 1 < jump_packets:
             # A leading picture may start in the middle of the run before: then the two are one.
@@ -476,14 +478,14 @@ class _MissingFrame(Exception):
     """A jump did not give the frame that the timetable promises."""
 
 
-def _fetch_by_runs(
-    source: SourceFile,
-    container_format: str,
-    table: Timetable,
-    runs: Sequence[Run],
-    keep: Callable[[int, VideoFrame], None],
-    seek_packets: int,
-) -> None:
+def _frames_by_runs(
+    source: SourceFile, container_format: str, table: Timetable, runs: Sequence[Run], seek_packets: int
+) -> Iterator[tuple[int, VideoFrame]]:
+    """The wanted frames with their ticks, in the order in which they are shown.
+
+    Raises:
+        _MissingFrame: one did not come, or is marked as damaged.
+    """
     can_seek = container_format in ("mov", "matroska")
     with opened_container(source, container_format) as container:
         stream = choose_streams(source, container).video
@@ -500,24 +502,23 @@ def _fetch_by_runs(
                 at = number + 1
                 if number < run.first:
                     continue
-                for frame in decoding.feed(packet):
-                    _keep_wanted(frame, left, keep)
+                yield from _wanted(decoding.feed(packet), left)
                 if number >= run.last:
                     break
-            for frame in decoding.feed(None):
-                _keep_wanted(frame, left, keep)
+            yield from _wanted(decoding.feed(None), left)
             stream.codec_context.flush_buffers()
             if left:
                 raise _MissingFrame
 
 
-def _keep_wanted(frame: VideoFrame, left: set[int], keep: Callable[[int, VideoFrame], None]) -> None:
-    pts = _frame_pts(frame)
-    if pts in left:
-        if frame.is_corrupt:
-            raise _MissingFrame
-        left.remove(pts)
-        keep(pts, frame)
+def _wanted(frames: Sequence[VideoFrame], left: set[int]) -> Iterator[tuple[int, VideoFrame]]:
+    for frame in frames:
+        pts = _frame_pts(frame)
+        if pts in left:
+            if frame.is_corrupt:
+                raise _MissingFrame
+            left.remove(pts)
+            yield pts, frame
 
 
 def _numbered(container: InputContainer, stream: VideoStream, first: int) -> Iterator[tuple[int, Any]]:
@@ -536,7 +537,9 @@ def _seek(
     stamp = min(int(t[first]) for t in (table.packet_pts, table.packet_dts) if t[first] > unknown)
     container.seek(stamp, stream=stream, backward=True)
     demux = container.demux(stream)
-    packet = next(p for p in demux if p.size)
+    packet = next((p for p in demux if p.size), None)
+    if packet is None:
+        raise _MissingFrame
     same = np.flatnonzero(table.packet_pts == (packet.pts if packet.pts is not None else unknown))
     if len(same) != 1 or same[0] > first:
         raise _MissingFrame
@@ -553,25 +556,40 @@ def _seek(
     return rest(), number
 
 
-def _fetch_in_one_pass(
-    source: SourceFile,
-    container_format: str,
-    wanted: set[int],
-    by_number: bool,
-    keep: Callable[[int, VideoFrame], None],
-) -> None:
+def _frames_in_one_pass(
+    source: SourceFile, container_format: str, wanted: set[int], by_number: bool
+) -> Iterator[tuple[int, VideoFrame]]:
     """Decode from the start until all wanted frames (by ticks, or by their number) have come."""
     left = set(wanted)
+    if not left:
+        return
     with opened_container(source, container_format) as container:
         stream = choose_streams(source, container).video
         assert stream is not None
         for number, frame in enumerate(_all_frames(container, stream, _Decoding(source, stream))):
             pts = number if by_number else _frame_pts(frame)
             if pts in left:
-                keep(pts, frame)
                 left.remove(pts)
+                yield pts, frame
                 if not left:
                     break
+
+
+def frames_in_order(
+    source: SourceFile, container_format: str, table: Timetable, chosen: np.ndarray
+) -> Iterator[tuple[int, VideoFrame]]:
+    """Chosen frames of any number with their ticks, decoded once, front to back, as they are asked for.
+
+    Where a jump does not give its frame, what is left is decoded from the start; what does not come then is damaged.
+    """
+    left = {int(table.pts[index]) for index in chosen}
+    if table.packet is not None:
+        with suppress(_MissingFrame, av.FFmpegError):
+            for pts, frame in _frames_by_runs(source, container_format, table, plan_runs(table, chosen), SEEK_PACKETS):
+                left.discard(pts)
+                yield pts, frame
+            return
+    yield from _frames_in_one_pass(source, container_format, left, table.packet is None)
 
 
 def read_frames(
@@ -643,20 +661,19 @@ def _read_chosen(
     """RGB pictures by ticks, and notes."""
     painter = Painter(source, len(chosen), aspect, squash_px)
     got: dict[int, np.ndarray] = {}
-
-    def keep(pts: int, frame: VideoFrame) -> None:
-        got[pts] = painter.paint(frame)
-
     done = False
     if table.packet is not None and plan != "one pass":
         runs = plan_runs(table, chosen, 0 if plan == "jump" else jump_packets)
-        try:
-            _fetch_by_runs(source, container_format, table, runs, keep, 0 if plan == "jump" else seek_packets)
+        seek_packets = 0 if plan == "jump" else seek_packets
+        with suppress(_MissingFrame, av.FFmpegError):
+            for pts, frame in _frames_by_runs(source, container_format, table, runs, seek_packets):
+                got[pts] = painter.paint(frame)
             done = True
-        except (_MissingFrame, StopIteration, av.FFmpegError):
-            got.clear()
     if not done:
-        _fetch_in_one_pass(source, container_format, {int(table.pts[i]) for i in chosen}, table.packet is None, keep)
+        got.clear()
+        wanted = {int(table.pts[i]) for i in chosen}
+        for pts, frame in _frames_in_one_pass(source, container_format, wanted, table.packet is None):
+            got[pts] = painter.paint(frame)
     notes = []
     if painter.shrunk:
         width, height = painter.full_size
