@@ -161,7 +161,7 @@ class LavilaClassifierOutput(ModelOutput):
     """
 
     loss: torch.Tensor | None = None
-    logits: tuple[torch.Tensor, ...] = ()
+    logits: tuple[torch.Tensor, ...] | None = None
 
 
 class LavilaForVideoClassification(LavilaPreTrainedModel):

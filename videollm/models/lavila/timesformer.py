@@ -173,6 +173,13 @@ class LavilaPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _no_split_modules = ["SpaceTimeBlock"]  # noqa: RUF012 (declared by the library)
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """False: the library would take modules without parameters of their own for initialised already, and pass over
+        what is said of their children here and in GPT-2. That is for code that writes into parameters by itself.
+        """
+        return False
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
