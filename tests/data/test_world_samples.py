@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from videollm.data import dialogue as talk
+from videollm.data.collate import Collate
 from videollm.data.world import draw_scene
 from videollm.data.world_files import test_scene as kept_scene
 from videollm.data.world_files import write_scene
 from videollm.data.world_samples import (
     ClipItems,
-    Conversations,
     DialogueSamples,
     FrameSamples,
     SegmentSamples,
@@ -80,7 +80,7 @@ def test_samples_have_the_shapes_they_promise(processor):
     segments = SegmentSamples(processor, 4)[2]
     assert segments["audio_values"].shape[1:] == (1, 64, 48) and (segments["kind"] > 0).any()
     items = [DialogueSamples(processor, 4, 3)[i] for i in range(4)]
-    batch = Conversations(processor.tokenizer.pad_token_id)(items)
+    batch = Collate(processor.tokenizer.pad_token_id)(items)
     assert batch["input_ids"].shape == batch["labels"].shape == batch["attention_mask"].shape
     assert batch["video_facts"].shape[:2] == (4, len(talk.VIDEO_SLOTS))
 

@@ -17,7 +17,6 @@ from torch.utils.data import Dataset
 
 from videollm.clips import Clip, Frames, Waveform
 from videollm.data import dialogue as talk
-from videollm.data.collate import Collate
 from videollm.data.drawing import render, through_camera
 from videollm.data.sounds import beep_times, synthesise
 from videollm.data.world import (
@@ -467,6 +466,3 @@ def stack_segments(items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         key: pad([item[key] for item in items], batch_first=True, padding_value=-100 if key == "kind" else 0)
         for key in items[0]
     }
-
-
-Conversations = Collate

@@ -348,7 +348,7 @@ def _kept_media(recipe: Recipe, model: Any, processor: Any, mixture: Any) -> Kep
 def _world_objective(recipe: Recipe, model: Any, processor: Any) -> tuple[nn.Module, Any, Any]:
     world = recipe.world
     assert world is not None
-    conversations = world_samples.Conversations(processor.tokenizer.pad_token_id)
+    conversations = Collate(processor.tokenizer.pad_token_id)
     if recipe.stage == "vision":
         vision = model.config.vision_config
         data = world_samples.FrameSamples(
