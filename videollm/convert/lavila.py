@@ -110,7 +110,8 @@ def shape_of(kind: str, shapes: Mapping[str, Shape], fields: Mapping[str, Any] |
             found[name] = {**found[name], **value} if isinstance(found.get(name), dict) else value
         return _CONFIGS[kind](**found)
     except (ValueError, TypeError, KeyError, IndexError, ZeroDivisionError, StrictDataclassError) as error:
-        reason = " ".join(f"no {error.args[0]}" if isinstance(error, KeyError) else str(error).split())[:200]
+        words = f"no {error.args[0]}" if isinstance(error, KeyError) else str(error)
+        reason = " ".join(words.split())[:200]
         raise ConversionError(f"these weights make no model ({reason}); get the published file anew") from error
 
 
