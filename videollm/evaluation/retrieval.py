@@ -19,23 +19,25 @@ RECALL_AT = (1, 5, 10, 50)
 
 
 def ranks(similarity: np.ndarray) -> np.ndarray:
-    """The place of each query's own item: 1 more than the number of items that are strictly more similar.
+    """The place of each query's own item: behind all that is more similar, in the middle of what is as similar.
 
     Args:
         similarity: float ``(queries, items)``; the item of query i is item i.
 
     Returns:
-        int64 ``(queries,)``, from 1. Of equally similar items the own one counts as the first; the published code of
-        LF-VILA counted each of its possible places as a query of its own.
+        float64 ``(queries,)``, from 1: of equals the mean of their places, so that a model to which all items are alike
+        finds nothing. The published code of LF-VILA counted each of these places as a query of its own.
 
     Raises:
-        ValueError: for a matrix with fewer items than queries, or without queries.
+        ValueError: for a matrix with fewer items than queries, without queries, or with what is not a number.
     """
     similarity = np.asarray(similarity)
     if similarity.ndim != 2 or not 1 <= len(similarity) <= similarity.shape[1]:
         raise ValueError(f"ranks needs (queries, items), an item for each query, found {similarity.shape}")
+    if np.isnan(similarity).any():
+        raise ValueError("some similarities are not a number; were the vectors finite?")
     own = np.diag(similarity)[:, None]
-    return (similarity > own).sum(axis=1) + 1
+    return (similarity > own).sum(axis=1) + ((similarity == own).sum(axis=1) + 1) / 2
 
 
 def retrieval_scores(similarity: np.ndarray, recall_at: Sequence[int] = RECALL_AT) -> dict[str, float]:
