@@ -78,7 +78,7 @@ def launch(recipe, *flags, processes=1, check=True):
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     launcher = [sys.executable]
     if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "0"]
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     environment = {
         **os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu",
         "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT),
@@ -91,7 +91,7 @@ def launch(recipe, *flags, processes=1, check=True):
     return done
 
 
-def losses(output, last=True):
+def losses_of(output):
     """The loss of each step, from the newest checkpoint of a run."""
     folder = max(Path(output).glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     history = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]

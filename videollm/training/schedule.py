@@ -50,7 +50,7 @@ def learning_rates(
         steps: of the whole run; at its end the rate is ``floor_rate``.
         start_rate, floor_rate: learning rates.
     """
-    highest = optimizer.defaults["lr"]
+    highest = optimizer.param_groups[0]["lr"]  # of DeepSpeed's optimizers, too, which have no defaults
     start_share, floor_share = start_rate / highest, floor_rate / highest
     if name == "cosine" and not start_rate:
         # The library's usual one, whose first step stands still and whose highest rate comes right behind the warm-up.
