@@ -26,9 +26,20 @@ _HOMES = {
     "VideoLLMError": "videollm.errors",
     "Waveform": "videollm.clips",
     "load": "videollm.models.hub",
+    "narrate": "videollm.tools.narrate",
 }
 
-__all__ = ["Answer", "ChatSession", "Clip", "Frames", "GenerationOptions", "VideoLLMError", "Waveform", "load"]
+__all__ = [
+    "Answer",
+    "ChatSession",
+    "Clip",
+    "Frames",
+    "GenerationOptions",
+    "VideoLLMError",
+    "Waveform",
+    "load",
+    "narrate",
+]
 
 if TYPE_CHECKING:
     from videollm.chat.generation import GenerationOptions
@@ -36,6 +47,7 @@ if TYPE_CHECKING:
     from videollm.clips import Clip, Frames, Waveform
     from videollm.errors import VideoLLMError
     from videollm.models.hub import load
+    from videollm.tools.narrate import narrate
 
 
 def __getattr__(name: str) -> Any:

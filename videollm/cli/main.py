@@ -21,6 +21,7 @@ from videollm.errors import VideoLLMError
 
 VERBS: dict[str, tuple[str, str]] = {
     "chat": ("videollm.cli.chat", "ask about videos, images and sounds: one question, or a conversation"),
+    "narrate": ("videollm.cli.narrate", "tell what happens in videos of any length, with times"),
     "convert": ("videollm.cli.convert", "make a model folder of published checkpoints"),
     "train": ("videollm.cli.train", "train a model by a recipe (YAML)"),
     "data": ("videollm.cli.data", "look over a dataset, write a published one in our schema, or pack it into shards"),
@@ -39,6 +40,12 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, one_line(f"{self.prog}: {message}; see {self.prog} --help") + "\n")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Files and flags in any order; the library's own takes the files of a list from one place only."""
+        if self._subparsers is not None or "--" in args:
+            return super().parse_args(args, namespace)
+        return self.parse_intermixed_args(args, namespace)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
