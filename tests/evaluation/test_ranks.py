@@ -10,7 +10,7 @@ from videollm.evaluation.retrieval import ranks, retrieval_scores
 
 def test_places() -> None:
     similarity = np.array([[0.9, 0.1, 0.2], [0.8, 0.5, 0.1], [0.3, 0.2, 0.1]])
-    assert ranks(similarity).tolist() == [1, 2, 3] and ranks(similarity.T).tolist() == [1, 1, 2]
+    assert ranks(similarity).tolist() == [1, 2, 3] and ranks(similarity.T).tolist() == [1, 1, 2.5]
     scores = retrieval_scores(similarity, recall_at=(1, 2))
     assert scores == pytest.approx({"R1": 1 / 3, "R2": 2 / 3, "MedR": 2.0, "MeanR": 2.0})
 
