@@ -64,7 +64,7 @@ def recipe_of(root, output, **changes):
     """A recipe over ``root/model`` and ``root/data``, as the mapping of its file."""
     base = {
         "stage": "stage2", "model": str(root / "model"), "output": str(root / output), "batch_size": 2, "steps": 20,
-        "learning_rate": 3e-3, "warmup_steps": 3, "bf16": False, "workers": 0, "log_steps": 1, "save_steps": 10,
+        "learning_rate": 5e-4, "warmup_steps": 3, "bf16": False, "workers": 0, "log_steps": 1, "save_steps": 10,
         "batch_from_one_dataset": True,
         "datasets": [{"format": "jsonl", "path": str(root / "data" / f"{name}.jsonl")} for name in MODALITIES],
     }  # fmt: skip

@@ -289,14 +289,16 @@ def add_accent(model: VideoLlamaForConditionalGeneration, accent: dict[str, torc
 
 
 def _conversation_loss(
-    objective: Any, input_ids, attention_mask, labels, video, sound, weigh: str = "tokens", targets_in_step: Any = None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    objective: Any, input_ids, attention_mask, labels, video, sound, weigh: str = "tokens", targets_in_step: Any = None,
+    idle: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     """(loss, loss of each target token, which ``(B, L - 1)`` are target tokens).
 
-    ``targets_in_step``: what the sum is divided by; the target tokens at hand if None.
+    ``targets_in_step``: what the sum is divided by; the target tokens at hand if None. ``idle``: see `_soft_tokens`.
     """
+    words = objective.model.embed(input_ids, video, sound)
     outputs = objective.model(
-        input_ids=input_ids, attention_mask=attention_mask, video_features=video, audio_features=sound, use_cache=False
+        inputs_embeds=words if idle is None else words + idle, attention_mask=attention_mask, use_cache=False
     )
     logits, targets = outputs.logits[:, :-1], labels[:, 1:]
     learned = targets != -100
@@ -478,10 +480,12 @@ class ConversationObjective(nn.Module):
         """
         video, idle = self._soft_tokens("video", _rows(media, seen, ("pixel_values", "frame_")))
         sound, idle_ear = self._soft_tokens("audio", _rows(media, heard, ("audio_values", "segment_")))
+        unheard = [one for one in (idle, idle_ear) if one is not None]
         loss, each, learned = _conversation_loss(
-            self, input_ids, attention_mask, labels, video, sound, targets_in_step=num_items_in_batch
-        )
-        outputs = {"loss": loss + idle + idle_ear}
+            self, input_ids, attention_mask, labels, video, sound, targets_in_step=num_items_in_batch,
+            idle=torch.stack(unheard).sum() if unheard else None,
+        )  # fmt: skip
+        outputs = {"loss": loss}
         if source is not None:
             row = torch.arange(len(labels), device=labels.device)[:, None].expand_as(learned)[learned]
             told = torch.zeros(self.datasets, 3, device=each.device)
@@ -493,13 +497,16 @@ class ConversationObjective(nn.Module):
 
     def _soft_tokens(
         self, branch: str, media: dict[str, torch.Tensor]
-    ) -> tuple[torch.Tensor | None, torch.Tensor | int]:
-        """(the soft tokens of a batch's clips or None, what keeps the branch in step where there are none)."""
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """(the soft tokens of a batch's clips or None, what keeps the branch in step where there are none).
+
+        The latter is 0 and goes into the words: so the backward pass, too, goes through decoder and branch everywhere.
+        """
         if branch not in self.branches:
-            return None, 0
+            return None, None
         encode = self.model.get_video_features if branch == "video" else self.model.get_audio_features
         if media and len(next(iter(media.values()))):
-            return encode(**media), 0
+            return encode(**media), None
         return None, 0 * encode(**self._empty(branch)).sum()
 
     def _empty(self, branch: str) -> dict[str, torch.Tensor]:

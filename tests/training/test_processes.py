@@ -1,0 +1,118 @@
+"""Two processes give what one gives: with DDP, ZeRO-2 and ZeRO-3, whatever each is shown; and a stopped run goes on,
+with as many processes exactly, with another number nearly."""
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.small_run import ROOT, launch, losses_of, recipe_of, write_datasets, write_model
+from videollm.data.datasets import Dataset, open_mixture
+from videollm.models import hub
+from videollm.training.parts import PARTS_FILE
+
+WAYS = {"ddp": None, "zero2": "zero2.json", "zero3": "zero3.json"}
+EACH = [
+    pytest.param("ddp", marks=pytest.mark.slow), "zero2", pytest.param("zero3", marks=pytest.mark.slow)
+]  # fmt: skip
+SLOW = [pytest.param(way, marks=pytest.mark.slow) for way in WAYS]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("processes")
+    write_model(root / "model")
+    write_datasets(root / "data")
+    return root
+
+
+def recipe(root, way, output, **changes):
+    name = WAYS[way]
+    config = None if name is None else str(ROOT / "train_configs" / "deepspeed" / name)
+    return recipe_of(root, output, deepspeed=config, **changes)
+
+
+@pytest.fixture(scope="module")
+def alone(root):
+    """One process that takes two batches a step."""
+    launch(recipe_of(root, "alone", gradient_accumulation=2))
+    return losses_of(root / "alone")
+
+
+@pytest.fixture(scope="module")
+def together(root):
+    """Runs of two processes, each made once."""
+    done = {}
+
+    def run(way):
+        if way not in done:
+            done[way] = launch(recipe(root, way, way), processes=2)
+        return root / way
+
+    return run
+
+
+def near(found, wanted, steps):
+    assert list(found)[-1] == list(wanted)[-1] == 20
+    for step in steps:
+        assert found[step] == pytest.approx(wanted[step], rel=1e-3), step
+
+
+def test_every_batch_of_two_processes_is_of_one_modality_and_they_differ(root):
+    """What the tests below are about: in most steps one process has no picture, or no sound, and the other has."""
+    datasets = [Dataset(**one) for one in recipe_of(root, "any")["datasets"]]
+    mixture = open_mixture(datasets, seed=0, group=2)
+    places = [[mixture.place(position).source for position in range(4 * step, 4 * step + 4)] for step in range(20)]
+    assert all(first == second and third == fourth for first, second, third, fourth in places)
+    assert sum(step[0] != step[2] for step in places) >= 12
+    assert {source for step in places for source in step} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("way", EACH)
+def test_losses_are_those_of_one_process(alone, together, way):
+    """Twenty steps in which the processes hold different modalities: nobody waits, and target tokens weigh the same."""
+    near(losses_of(together(way)), alone, range(1, 21))
+
+
+@pytest.mark.parametrize("way", EACH)
+def test_the_whole_model_is_there_at_the_end(root, together, way):
+    folder = together(way)
+    model, _ = hub.load(folder / "model")
+    held = model.state_dict()
+    before = hub.load(root / "model")[0].state_dict()
+    trained = {name.removeprefix("model."): tensor for name, tensor in load_file(folder / PARTS_FILE).items()}
+    assert {name.split(".")[0] for name in trained} == {
+        f"{kind}_{part}" for kind in ("video", "audio") for part in ("qformer", "query_tokens", "projection")
+    } | {"frame_position_embedding", "audio_position_embedding"}
+    for name, tensor in held.items():
+        wanted = trained.get(name, before[name])
+        assert torch.equal(tensor, wanted), name
+    # Rows of positions that no clip reaches, and biases that cannot matter, stay as they were.
+    assert sum(not torch.equal(held[name], before[name]) for name in trained) > 0.8 * len(trained)
+
+
+@pytest.mark.parametrize("way", SLOW)
+def test_goes_on_exactly(root, together, way):
+    whole = together(way)
+    cut = root / f"{way}_cut"
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "checkpoint-20")
+    (cut / PARTS_FILE).unlink()
+    done = launch(recipe(root, way, cut.name), processes=2)
+    assert "goes on from step 10" in done.stdout
+    assert losses_of(cut) == losses_of(whole)
+    found, wanted = load_file(cut / PARTS_FILE), load_file(whole / PARTS_FILE)
+    assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("way", SLOW)
+def test_goes_on_with_another_number_of_processes(root, together, way):
+    """DeepSpeed's checkpoint becomes a universal one on the way."""
+    whole = together(way)
+    other = root / f"{way}_other"
+    shutil.copytree(whole, other)
+    shutil.rmtree(other / "checkpoint-20")
+    done = launch(recipe(root, way, other.name, gradient_accumulation=2))
+    assert "processes 2 -> 1" in done.stdout and "gradient_accumulation 1 -> 2" in done.stdout
+    near(losses_of(other), losses_of(whole), range(11, 21))
