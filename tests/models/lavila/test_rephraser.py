@@ -47,7 +47,7 @@ def test_asked_as_published(rephraser: Rephraser, monkeypatch: pytest.MonkeyPatc
     asked: dict[str, Any] = {}
     generate = rephraser.model.generate
     monkeypatch.setattr(rephraser.model, "generate", lambda **options: asked.update(options) or generate(**options))
-    rephraser.rephrase(["c picks a knife"])
+    rephraser.rephrase(["c picks a knife"], max_tokens=14)
     text = rephraser.tokenizer.decode(asked["input_ids"][0])
     assert text.replace(" :", ":") == "paraphrase: c picks a knife </s> </s>"
     assert (asked["num_beams"], asked["num_beam_groups"], asked["diversity_penalty"]) == (20, 20, 0.7)
@@ -56,13 +56,13 @@ def test_asked_as_published(rephraser: Rephraser, monkeypatch: pytest.MonkeyPatc
 
 def test_candidates_are_distinct_and_batched_is_one_by_one(rephraser: Rephraser) -> None:
     sentences = ["c picks a knife", "the blade", "lifts a knife, c takes up the blade."]
-    together = rephraser.rephrase(sentences, count=4, groups=6)
-    assert together == [rephraser.rephrase([sentence], count=4, groups=6)[0] for sentence in sentences]
+    together = rephraser.rephrase(sentences, count=4, groups=6, max_tokens=14)
+    assert together == [rephraser.rephrase([sentence], count=4, groups=6, max_tokens=14)[0] for sentence in sentences]
     for sentence, found in zip(sentences, together, strict=True):
         assert len(set(found)) == len(found) <= 4 and sentence not in found
         assert not any(mark in text for text in found for mark in ".,")
     assert rephraser.rephrase([]) == []
-    assert all(len(found) <= 1 for found in rephraser.rephrase(sentences, count=1, groups=1))
+    assert all(len(found) <= 1 for found in rephraser.rephrase(sentences, count=1, groups=1, max_tokens=14))
 
 
 def test_what_counts_as_another_sentence() -> None:
@@ -76,7 +76,9 @@ def test_saved_and_loaded(rephraser: Rephraser, tmp_path: Path) -> None:
     own.save_pretrained(tmp_path)
     again = Rephraser.from_pretrained(tmp_path)
     assert again.prompt == own.prompt
-    assert again.rephrase(["the blade"], groups=4) == own.rephrase(["the blade"], groups=4)
+    assert again.rephrase(["the blade"], groups=4, max_tokens=14) == own.rephrase(
+        ["the blade"], groups=4, max_tokens=14
+    )
 
 
 def test_what_cannot_be_asked(rephraser: Rephraser, tmp_path: Path) -> None:

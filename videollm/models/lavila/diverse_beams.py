@@ -3,7 +3,7 @@
 The library has given its own away; this one is a decoding loop for ``generate(custom_generate=diverse_beam_search)``,
 so that caches, processors of logits and inputs are the library's.
 
-Notation: B prompts, G groups, K beams of a group, V vocabulary.
+Notation: B prompts, L tokens.
 Source: Vijayakumar et al., "Diverse Beam Search" (2018), with the Hamming diversity; bookkeeping as in the release of
 transformers (4.27) that the published models were decoded with.
 """
@@ -95,14 +95,12 @@ def diverse_beam_search(
     ends = [] if ends is None else ends.tolist()
     pad = generation_config._pad_token_tensor  # pyright: ignore[reportAttributeAccessIssue]
     pad = int(pad) if pad is not None else (ends[0] if ends else 0)
-    places = torch.arange(prompts * beams, device=input_ids.device).view(prompts, groups, size)
     kept = [
         [Group(size, generation_config.length_penalty or 0.0, generation_config.early_stopping) for _ in range(groups)]
         for _ in range(prompts)
     ]
     # All beams of a group begin the same: only its first may go on.
-    totals = torch.full((prompts, groups, size), _NEVER, device=input_ids.device)
-    totals[..., 0] = 0.0
+    totals = [[0.0 if beam % size == 0 else _NEVER for beam in range(beams)] for _ in range(prompts)]
     outputs = None
     while input_ids.shape[1] < (generation_config.max_length or 0):
         if outputs is None:
@@ -115,63 +113,44 @@ def diverse_beam_search(
             outputs, model_kwargs, is_encoder_decoder=model.config.is_encoder_decoder
         )
         logarithms = outputs.logits[:, -1].float().log_softmax(dim=-1)
-        taken = torch.zeros(prompts, logarithms.shape[-1], device=input_ids.device)
-        tokens, sources = torch.full_like(places, pad), places.clone()
+        processed = logits_processor(input_ids, logarithms).view(prompts, beams, -1)
+        so_far = processed + torch.tensor(totals, device=processed.device)[..., None]
+        taken = torch.zeros_like(processed[:, 0])
+        tokens = [[pad] * beams for _ in range(prompts)]
+        sources = [[prompt * beams + beam for beam in range(beams)] for prompt in range(prompts)]
         for group in range(groups):
-            rows = places[:, group].flatten()
-            scores = logits_processor(input_ids[rows], logarithms[rows]).view(prompts, size, -1)
-            scores = scores - penalty * taken[:, None] + totals[:, group, :, None]
-            best, chosen = scores.flatten(1).topk(2 * size, dim=1)
-            for prompt in range(prompts):
-                state = kept[prompt][group]
+            scores = so_far[:, group * size : (group + 1) * size] - penalty * taken[:, None]
+            best, chosen = (found.tolist() for found in scores.flatten(1).topk(2 * size, dim=1))
+            for prompt, states in enumerate(kept):
+                state = states[group]
                 if state.done:
                     continue
-                _advance(
-                    state, prompt, group, best[prompt].tolist(), chosen[prompt].tolist(), scores.shape[-1], ends,
-                    input_ids, places, tokens, sources, totals,
-                )  # fmt: skip
-                state.look_ahead(float(best[prompt, 0]), input_ids.shape[1])
-                taken[prompt] += torch.bincount(tokens[prompt, group], minlength=taken.shape[1])
-        input_ids = torch.cat([input_ids[sources.flatten()], tokens.view(-1, 1)], dim=1)
+                beam = group * size
+                for rank, (total, place) in enumerate(zip(best[prompt], chosen[prompt], strict=True)):
+                    source, token = prompt * beams + group * size + place // scores.shape[-1], place % scores.shape[-1]
+                    if token in ends:
+                        if rank < size:
+                            state.add(total, input_ids[source].tolist())
+                        continue
+                    tokens[prompt][beam], sources[prompt][beam], totals[prompt][beam] = token, source, total
+                    taken[prompt, token] += 1
+                    beam += 1
+                    if beam == (group + 1) * size:
+                        break
+                state.look_ahead(best[prompt][0], input_ids.shape[1])
+        order = torch.tensor(sources, device=input_ids.device).flatten()
+        chosen_tokens = torch.tensor(tokens, device=input_ids.device).view(-1, 1)
+        input_ids = torch.cat([input_ids[order], chosen_tokens], dim=1)
         if model_kwargs.get("past_key_values") is not None:
-            model_kwargs["past_key_values"].reorder_cache(sources.flatten())
+            model_kwargs["past_key_values"].reorder_cache(order)
         if all(state.done for states in kept for state in states):
             break
     for prompt, states in enumerate(kept):
         for group, state in enumerate(states):
             if not state.done:
-                for beam, total in enumerate(totals[prompt, group].tolist()):
-                    state.add(total, input_ids[places[prompt, group, beam]].tolist())
+                for beam in range(group * size, (group + 1) * size):
+                    state.add(totals[prompt][beam], input_ids[prompt * beams + beam].tolist())
     return _result(model, generation_config, kept, wanted, ends, pad, input_ids)
-
-
-def _advance(
-    state: Group,
-    prompt: int,
-    group: int,
-    best: list[float],
-    chosen: list[int],
-    vocabulary: int,
-    ends: list[int],
-    input_ids: torch.Tensor,
-    places: torch.Tensor,
-    tokens: torch.Tensor,
-    sources: torch.Tensor,
-    totals: torch.Tensor,
-) -> None:
-    """One step of a group: its candidates, the best first, end sentences or become its next beams."""
-    beam = 0
-    for rank, (total, place) in enumerate(zip(best, chosen, strict=True)):
-        source, token = places[prompt, group, place // vocabulary], place % vocabulary
-        if token in ends:
-            if rank < state.size:
-                state.add(total, input_ids[source].tolist())
-            continue
-        tokens[prompt, group, beam], sources[prompt, group, beam] = token, source
-        totals[prompt, group, beam] = total
-        beam += 1
-        if beam == state.size:
-            return
 
 
 def _result(

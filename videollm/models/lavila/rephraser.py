@@ -21,7 +21,6 @@ from .diverse_beams import diverse_beam_search
 PROMPT = "paraphrase: {sentence} </s>"
 """The published prompt; the tokenizer adds an end token of its own."""
 
-_MAX_TOKENS = 128
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -73,6 +72,7 @@ class Rephraser:
         *,
         groups: int = 20,
         diversity_penalty: float = 0.7,
+        max_tokens: int = 128,
         punctuation: bool = False,
     ) -> list[list[str]]:
         """Other words for sentences, by diverse beam search.
@@ -82,6 +82,7 @@ class Rephraser:
             count: how many of each at most.
             groups: of one beam each; 20 as published.
             diversity_penalty: 0.7 as published.
+            max_tokens: of a sentence and of a candidate; 128 as published.
             punctuation: keep it; it is taken out as published.
 
         Returns:
@@ -97,13 +98,13 @@ class Rephraser:
             return []
         batch = self.tokenizer(
             [self.prompt.format(sentence=sentence) for sentence in sentences],
-            padding=True, truncation=True, max_length=_MAX_TOKENS, return_tensors="pt",
+            padding=True, truncation=True, max_length=max_tokens, return_tensors="pt",
         ).to(self.model.device)  # fmt: skip
         several = groups > 1
         ids = self.model.generate(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
-            max_length=_MAX_TOKENS,
+            max_length=max_tokens,
             do_sample=False,
             early_stopping=several,
             num_beams=groups,
