@@ -22,7 +22,7 @@ _CLOCK = r"(?:\d{1,2}:)?\d{1,2}:\d{2}(?:\.\d{1,3})?"
 _UNIT = r"\s?(?:s|sec|seconds?)\b"
 # A number is a time if its unit follows, at once or behind the end of a range (2.5-3.0 s).
 _TIME = re.compile(
-    rf"(?<![\w.:])(?:(?P<clock>{_CLOCK})|(?P<number>{_NUMBER})(?=(?:\s?[-\u2013]\s?{_NUMBER})?{_UNIT})(?:{_UNIT})?)(?![\w:])"
+    rf"(?<![\w.:])(?:(?P<clock>{_CLOCK})|(?P<number>{_NUMBER})(?=(?:\s?[-\u2013]\s?{_NUMBER})?{_UNIT})(?:{_UNIT})?)(?!\w|:\d)"
 )
 
 

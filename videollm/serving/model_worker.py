@@ -255,7 +255,8 @@ class Turn:
         self.cancelled = False
         self.asked_at = time.monotonic()
         self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[str | Answer | BaseException | None] = asyncio.Queue()
+        self._events: deque[str | Answer | BaseException | None] = deque()
+        self._news = asyncio.Event()
         self._stream: AnswerStream | None = None
 
     def cancel(self) -> None:
@@ -273,7 +274,10 @@ class Turn:
 
     async def __aiter__(self) -> AsyncIterator[str]:
         while True:
-            event = await self._events.get()
+            while not self._events:
+                self._news.clear()
+                await self._news.wait()
+            event = self._events.popleft()
             if isinstance(event, str):
                 yield event
             elif isinstance(event, BaseException):
@@ -281,6 +285,13 @@ class Turn:
             else:
                 self.answer = event
                 return
+
+    def more(self) -> str:
+        """The words that have come in the meantime, for readers who cannot show each of them at once."""
+        words = ""
+        while self._events and isinstance(self._events[0], str):
+            words += str(self._events.popleft())
+        return words
 
     async def finished(self) -> Answer:
         """Waits for the whole answer.
@@ -298,7 +309,11 @@ class Turn:
 
     def _tell(self, event: str | Answer | BaseException | None) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
-            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+            self._loop.call_soon_threadsafe(self._heard, event)
+
+    def _heard(self, event: str | Answer | BaseException | None) -> None:
+        self._events.append(event)
+        self._news.set()
 
 
 @dataclass

@@ -51,6 +51,8 @@ LONGEST_QUESTION_CHARACTERS = 16_000
 STALE_SECONDS = 600.0
 """A file that was sent but never shown is deleted after so long."""
 JANITOR_SECONDS = 30.0
+UPDATE_SECONDS = 0.05
+"""Between two updates of an answer: a browser draws them slower than a small model speaks."""
 
 # Gradio's routes that the page needs. Those that hand out files, fetch addresses or show what others do are not here.
 GRADIO_PATHS = frozenset({
@@ -262,8 +264,9 @@ class Page:
             text = ""
             async with turn:
                 async for piece in turn:
-                    text += piece
+                    text += piece + turn.more()
                     yield {"chat": [*before, asked, {"role": "assistant", "content": linked(text, about)}], "alert": ""}
+                    await asyncio.sleep(UPDATE_SECONDS)  # what comes meanwhile is shown with the next word
             visitor.turn = None
             yield self.shown(visitor) | {"alert": ""}
             if turn.answer is not None and turn.answer.stopped and not turn.answer.token_ids:
@@ -485,14 +488,18 @@ class Page:
                 async for update in self.undo(request):
                     yield update
 
-            quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-            free: dict[str, Any] = {"concurrency_limit": None, **quiet}
+            # In the queue, all of them: the route for calls beside it is closed. There is no limit to those at once.
+            free: dict[str, Any] = {
+                "concurrency_limit": None,
+                "show_progress": "hidden",
+                "api_visibility": "private",
+            }
             blocks.load(wired(self.load), None, outputs, **free)
             parts["drop"].upload(wired(self.upload), parts["drop"], outputs, **free)
             for button, file in zip(hidden, EXAMPLES, strict=True):
                 button.click(wired(self.example(file)), None, outputs, **free)
             parts["box"].submit(wired(asked), [parts["box"], *sampling], outputs, **free)
-            parts["box"].stop(self.stop, None, None, queue=False, **quiet)
+            parts["box"].stop(self.stop, None, None, **free)
             for button, words in zip(starters, STARTERS, strict=True):
                 button.click(wired(_with_question(asked, words)), sampling, outputs, **free)
             parts["chat"].retry(wired(retried), sampling, outputs, **free)

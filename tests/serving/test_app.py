@@ -1,0 +1,455 @@
+"""The service as programs use it: the official client unchanged, every route behind the door, errors of one line."""
+
+import asyncio
+import base64
+import json
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+
+from tests.cli.bad_files import good, written
+from tests.small_model import small_model
+from videollm import errors
+from videollm.chat.session import ChatSession
+from videollm.serving.access import SHORTEST_KEY_CHARACTERS, hosts_for, is_loopback
+from videollm.serving.app import OWNER, routes, service
+from videollm.serving.errors_to_status import STATUS, status_of
+from videollm.serving.listening import address_of, bound, server_of
+from videollm.serving.model_worker import ModelChoice, ModelWorker, WorkerLimits
+from videollm.serving.uploads import StoreLimits, UploadStore
+
+openai = pytest.importorskip("openai", reason="pip install openai to test with the official client")
+
+MODEL = small_model()
+KEY = "a key that is long enough"
+TALL = {"max_tokens": 400, "temperature": 1.5, "seed": 3}
+"""Options of an answer that takes its time."""
+
+
+class Served:
+    """A service on a port of this machine, in threads of this process."""
+
+    def __init__(self, key=None, **limits):
+        self.worker = ModelWorker(ModelChoice("small"), WorkerLimits(**limits), load=lambda choice, tell: MODEL).start()
+        self.store = UploadStore(StoreLimits(file_bytes=10_000_000))
+        sock = bound("127.0.0.1", 0)
+        self.address = address_of(sock, "127.0.0.1")
+        self.server = server_of(service(self.worker, self.store, hosts_for("127.0.0.1", key), key))
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [sock]}, daemon=True)
+        self.thread.start()
+        self.http = httpx.Client(base_url=self.address, timeout=30)
+        self.client = openai.OpenAI(base_url=f"{self.address}/v1", api_key=key or "none", max_retries=0)
+        until(lambda: self.server.started and self.worker.runtime is not None)
+
+    def close(self):
+        self.http.close()
+        self.client.close()
+        self.server.should_exit = True
+        self.thread.join(30)
+        self.worker.close(0)
+        self.store.close()
+
+
+def until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def served():
+    one = Served()
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return good(tmp_path_factory.mktemp("clip"))
+
+
+def data_url(path, kind="video/mp4"):
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def shown(clip, text="what is it"):
+    return {
+        "role": "user",
+        "content": [{"type": "video_url", "video_url": {"url": data_url(clip)}}, {"type": "text", "text": text}],
+    }
+
+
+def alone(clip, *questions, **options):
+    session = ChatSession(*MODEL)
+    session.add(clip)
+    return [session.ask(question, **options).text for question in questions]
+
+
+# -- answers
+
+
+def test_an_answer_about_a_video(served, clip):
+    answer = served.client.chat.completions.create(model="small", messages=[shown(clip)], max_tokens=20)
+    assert answer.choices[0].message.content == alone(clip, "what is it", max_new_tokens=20)[0]
+    assert answer.choices[0].finish_reason in ("stop", "length")
+    assert answer.usage.completion_tokens <= 20 and answer.usage.prompt_tokens > 10
+    assert answer.coverage[0]["sentence"].startswith("saw 8 frames of video")  # what OpenAI's answers do not say
+
+
+def test_a_stream_joined_is_the_answer_and_tells_its_usage(served, clip):
+    stream = served.client.chat.completions.create(
+        model="small", messages=[shown(clip)], max_tokens=40, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = list(stream)
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == alone(clip, "what is it", max_new_tokens=40)[0]
+    assert sum(bool(c.choices and c.choices[0].delta.content) for c in chunks) > 1
+    assert chunks[-2].choices[0].finish_reason in ("stop", "length")
+    assert chunks[-1].usage.total_tokens > 0
+
+
+def test_the_next_turn_of_a_conversation_is_found_again(served, clip):
+    messages = [shown(clip)]
+    first = served.client.chat.completions.create(model="small", messages=messages, max_tokens=20)
+    open_before = set(served.worker.conversations)
+    messages += [
+        {"role": "assistant", "content": first.choices[0].message.content},
+        {"role": "user", "content": "then?"},
+    ]
+    second = served.client.chat.completions.create(model="small", messages=messages, max_tokens=20)
+    assert set(served.worker.conversations) == open_before
+    assert second.usage.prompt_tokens_details.cached_tokens > first.usage.prompt_tokens
+    assert second.choices[0].message.content == alone(clip, "what is it", "then?", max_new_tokens=20)[1]
+    # Told otherwise, it is another conversation, and answered as one.
+    messages[1] = {"role": "assistant", "content": "a lie"}
+    served.client.chat.completions.create(model="small", messages=messages, max_tokens=20)
+    assert len(set(served.worker.conversations) - open_before) == 1
+
+
+def test_a_file_uploaded_once_serves_many_questions_and_outlives_its_deletion(served, clip):
+    put = served.http.post("/v1/media", params={"name": "../../etc/a.mp4"}, content=clip.read_bytes())
+    assert put.status_code == 201
+    media = put.json()
+    assert media["name"] == "a.mp4" and media["bytes"] == clip.stat().st_size
+    part = {"type": "video_url", "video_url": {"url": f"media:{media['id']}"}}
+    messages = [{"role": "user", "content": [part, {"type": "text", "text": "what is it"}]}]
+    answer = served.client.chat.completions.create(model="small", messages=messages, max_tokens=20)
+    assert answer.choices[0].message.content == alone(clip, "what is it", max_new_tokens=20)[0]
+    assert "of a.mp4" in answer.coverage[0]["sentence"]
+    assert [one["id"] for one in served.http.get("/v1/media").json()["data"]] == [media["id"]]
+    assert served.http.get(f"/v1/media/{media['id']}").json() == media
+    assert served.http.delete(f"/v1/media/{media['id']}").json()["deleted"] is True
+    assert served.http.get(f"/v1/media/{media['id']}").status_code == 404
+    messages += [
+        {"role": "assistant", "content": answer.choices[0].message.content},
+        {"role": "user", "content": "then?"},
+    ]
+    for conversation in served.worker.conversations.values():
+        conversation.drop()  # as if memory had been short: it is decoded again
+    again = served.client.chat.completions.create(model="small", messages=messages, max_tokens=20)
+    assert again.choices[0].message.content == alone(clip, "what is it", "then?", max_new_tokens=20)[1]
+
+
+def test_a_system_message_an_image_and_a_sound(served, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    from videollm.clips import Waveform
+    from videollm.media.write import write_sound
+
+    picture = tmp_path / "a.png"
+    Image.fromarray(np.full((40, 40, 3), 99, np.uint8)).save(picture)
+    sound = write_sound(tmp_path / "a.wav", Waveform(np.full((1, 8000), 0.1, np.float32), 8000))
+    content = [
+        {"type": "image_url", "image_url": {"url": data_url(picture, "image/png")}},
+        {
+            "type": "input_audio",
+            "input_audio": {"data": base64.b64encode(sound.read_bytes()).decode(), "format": "wav"},
+        },
+        {"type": "text", "text": "what is it"},
+    ]
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": content}]
+    answer = served.client.chat.completions.create(model="small", messages=messages, max_tokens=10)
+    assert [one["kind"] for one in answer.coverage] == ["image", "audio"]
+
+
+def test_the_model_is_listed(served):
+    assert [model.id for model in served.client.models.list()] == ["small"]
+    assert served.client.models.retrieve("small").owned_by == "videollm"
+    with pytest.raises(openai.NotFoundError):
+        served.client.models.retrieve("gpt-4o")
+
+
+# -- what is refused
+
+
+QUESTION = [{"role": "user", "content": "what?"}]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "words"),
+    [
+        ({"model": "gpt-4o"}, 404, "no model 'gpt-4o'"),
+        ({"messages": []}, 400, "messages"),
+        ({"messages": [{"role": "assistant", "content": "hello"}]}, 400, "the last message must be the user's"),
+        ({"messages": [*QUESTION, {"role": "system", "content": "x"}, *QUESTION]}, 400, "must be the first"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, 400, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": "  "}]}, 400, "empty"),
+        ({"messages": [{"role": "user", "content": "a\x00b"}]}, 400, "control character"),
+        ({"messages": [{"role": "user", "content": "long " * 2000}]}, 400, "question"),
+        ({"temperature": -1}, 400, "temperature"),
+        ({"temperature": 1e999}, 400, ""),
+        ({"max_tokens": 0}, 400, "max_tokens"),
+        ({"n": 2}, 400, "n:"),
+        ({"tools": [{"type": "function"}]}, 400, "tools"),
+        ({"response_format": {"type": "json_object"}}, 400, "response_format"),
+        ({"seed": 2**70}, 400, "seed"),
+    ],
+)
+def test_a_request_that_cannot_be_answered_gets_one_line(served, change, status, words):
+    body = {"model": "small", "messages": QUESTION, "max_tokens": 5, **change}
+    for stream in (False, True):
+        text = json.dumps({**body, "stream": stream})
+        answer = served.http.post("/v1/chat/completions", content=text, headers={"content-type": "application/json"})
+        assert answer.status_code == status, answer.text
+        message = answer.json()["error"]["message"]
+        assert words in message and "\n" not in message and len(message) < 700
+    assert served.client.chat.completions.create(model="small", messages=QUESTION, max_tokens=5).usage
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:1/a.mp4",
+        "https://example.org/a.mp4",
+        "http://2130706433/",
+        "https://[::1]/a.mp4",
+        "https://user:password@example.org/a.mp4",
+        "file:///etc/passwd",
+        "/etc/passwd",
+        "../../etc/passwd",
+        "media:../../etc/passwd",
+        "media:AAAAAAAAAAAAAAAAAAAAAAAA",
+        "data:video/mp4,plain",
+        "data:video/mp4;base64,!!!",
+        "data:video/mp4;base64,",
+        "concat:/etc/passwd",
+        "",
+    ],
+)
+def test_no_address_is_fetched_and_no_path_is_read(served, url):
+    content = [{"type": "video_url", "video_url": {"url": url}}, {"type": "text", "text": "what?"}]
+    with pytest.raises(openai.APIStatusError) as caught:
+        served.client.chat.completions.create(model="small", messages=[{"role": "user", "content": content}])
+    assert caught.value.status_code in (400, 404)
+    assert "passwd" not in str(caught.value.body)
+
+
+def test_files_that_cannot_be_decoded_are_refused_and_not_kept(served, tmp_path):
+    kept = served.store.held_bytes
+    open_before = set(served.worker.conversations)
+    for body in (b"no video at all" * 99, b"\0\0\0\x18ftypisom" + bytes(500), b"#EXTM3U\nfile:///etc/passwd\n"):
+        bad = written(tmp_path, "bad.mp4", body)
+        with pytest.raises(openai.BadRequestError) as caught:
+            served.client.chat.completions.create(model="small", messages=[shown(bad)])
+        assert "/" not in caught.value.body["message"].replace("and/or", ""), "no path of this machine"
+    until(lambda: served.store.held_bytes == kept)
+    assert set(served.worker.conversations) == open_before
+
+
+def test_json_that_is_none_or_too_deep(served):
+    kind = {"content-type": "application/json"}
+    for text in ("", "{", "[" * 100_000, '{"a":' * 50_000, "null", "[]", '"x"', "\xff"):
+        answer = served.http.post("/v1/chat/completions", content=text.encode("latin-1"), headers=kind)
+        assert answer.status_code == 400, (text[:20], answer.text)
+    for other in ("text/plain", "multipart/form-data", "application/x-www-form-urlencoded"):
+        body = json.dumps({"model": "small", "messages": QUESTION})
+        answer = served.http.post("/v1/chat/completions", content=body, headers={"content-type": other})
+        assert answer.status_code == 400 and "JSON" in answer.text
+
+
+def test_uploads_have_a_limit_before_they_are_read(served):
+    headers = {"content-length": "10000001"}
+    with socket.create_connection(("127.0.0.1", int(served.address.rpartition(":")[2]))) as raw:
+        raw.sendall(b"POST /v1/media HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10000001\r\n\r\n")
+        raw.settimeout(10)
+        assert raw.recv(4096).startswith(b"HTTP/1.1 413 ")
+    assert served.http.post("/v1/media", content=iter([b"x"])).status_code == 411
+    assert served.http.post("/v1/media", content=b"").status_code == 400
+    assert headers and served.store.of(OWNER) == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "evil.example"}, 421),
+        ({"host": "127.0.0.1.evil.example"}, 421),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+    ],
+)
+def test_other_sites_cannot_reach_it_through_a_browser(served, headers, status):
+    body = {"model": "small", "messages": QUESTION}
+    answer = served.http.post("/v1/chat/completions", json=body, headers=headers)
+    assert answer.status_code == status and answer.json()["error"]["message"]
+
+
+def test_unknown_addresses_and_methods(served):
+    for path in (
+        "/",
+        "/v1",
+        "/docs",
+        "/redoc",
+        "/../../etc/passwd",
+        "/v1/media/..%2f..%2fetc%2fpasswd",
+        "/gradio_api/file=x",
+    ):
+        assert served.http.get(path).status_code in (404, 405), path
+    assert served.http.get("/v1/chat/completions").status_code == 405
+    assert served.http.put("/v1/media/x", content=b"x").status_code == 405
+
+
+def test_headers_that_browsers_obey_are_on_every_answer(served):
+    for answer in (served.http.get("/healthz"), served.http.get("/nothing"), served.http.get("/v1/models")):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+        assert "access-control-allow-origin" not in answer.headers
+
+
+# -- the key
+
+
+def all_routes():
+    store = UploadStore()
+    app = routes(ModelWorker(load=lambda choice, tell: MODEL), store)
+    store.close()
+    found = [(method, path) for path, item in app.openapi()["paths"].items() for method in item]
+    return [*sorted(found), ("get", "/openapi.json")]
+
+
+@pytest.fixture(scope="module")
+def locked():
+    one = Served(key=KEY)
+    yield one
+    one.close()
+
+
+@pytest.mark.parametrize(("method", "path"), all_routes())
+def test_every_route_asks_for_the_key(locked, method, path):
+    path = path.replace("{model}", "small").replace("{media_id}", "x")
+    content = b"{}" if method == "post" else None
+    wrong = [{}, {"authorization": "Bearer wrong"}, {"authorization": f"Bearer {KEY}x"}, {"authorization": KEY},
+             {"authorization": "Basic !!!"}, {"x-api-key": KEY}]  # fmt: skip
+    for headers in wrong:
+        answer = locked.http.request(method, path, headers=headers, content=content)
+        assert answer.status_code == (200 if path == "/healthz" else 401), (headers, answer.text)
+    basic = base64.b64encode(f"anyone:{KEY}".encode()).decode()
+    for right in (f"Bearer {KEY}", f"Basic {basic}"):
+        answer = locked.http.request(method, path, headers={"authorization": right}, content=content)
+        assert answer.status_code != 401
+
+
+def test_the_routes_are_these(locked):
+    assert all_routes() == [
+        ("delete", "/v1/media/{media_id}"),
+        ("get", "/healthz"),
+        ("get", "/metrics"),
+        ("get", "/v1/media"),
+        ("get", "/v1/media/{media_id}"),
+        ("get", "/v1/models"),
+        ("get", "/v1/models/{model}"),
+        ("post", "/v1/chat/completions"),
+        ("post", "/v1/media"),
+        ("get", "/openapi.json"),
+    ]
+    assert locked.client.chat.completions.create(model="small", messages=QUESTION, max_tokens=5).usage
+
+
+def test_other_machines_need_a_key_and_a_long_one():
+    for host in ("0.0.0.0", "::", "192.168.1.5", "example.org"):
+        assert not is_loopback(host)
+        with pytest.raises(errors.ConfigError, match="other machines can reach this: give an API key"):
+            hosts_for(host, None)
+        assert hosts_for(host, KEY) is None
+    with pytest.raises(errors.ConfigError, match="could be guessed"):
+        hosts_for("127.0.0.1", "x" * (SHORTEST_KEY_CHARACTERS - 1))
+    for host in ("127.0.0.1", "localhost", "::1", "127.8.8.8"):
+        assert is_loopback(host) and hosts_for(host, None)
+
+
+# -- errors, load, leaving
+
+
+def test_every_error_has_a_status():
+    def below(kind):
+        return [kind, *(each for child in kind.__subclasses__() for each in below(child))]
+
+    tree = [kind for kind in below(errors.VideoLLMError) if kind.__module__ == errors.__name__]
+    found = {kind.__name__: status_of(kind.__new__(kind)) for kind in tree}
+    assert found["MediaUnreadableError"] == found["ContextFullError"] == 400
+    assert (found["BusyError"], found["NotYoursError"], found["MediaLimitError"]) == (429, 404, 413)
+    assert set(STATUS.values()) <= {400, 404, 413, 429, 500, 503}
+
+
+def test_a_client_that_vanishes_is_not_answered_any_more():
+    one = Served(at_once=1, waiting=0)
+    try:
+        stream = one.client.chat.completions.create(model="small", messages=QUESTION, stream=True, extra_body=TALL)
+        next(iter(stream))
+        with pytest.raises(openai.RateLimitError) as caught:
+            one.client.chat.completions.create(model="small", messages=QUESTION)
+        assert "which is the limit" in caught.value.body["message"]
+        assert caught.value.response.headers["retry-after"] == "1"
+        stream.response.close()
+        until(lambda: not one.worker.answering)
+        with pytest.raises((openai.APITimeoutError, openai.APIConnectionError)):
+            one.client.with_options(timeout=0.3).chat.completions.create(
+                model="small", messages=QUESTION, extra_body=TALL
+            )
+        until(lambda: not one.worker.answering)
+        assert one.worker.counts.turns["stopped"] == 2
+        assert one.client.chat.completions.create(model="small", messages=QUESTION, max_tokens=5).usage
+        text = one.http.get("/metrics").text
+        assert 'videollm_turns_total{finish="stopped"} 2' in text and "videollm_refused_total 1" in text
+    finally:
+        one.close()
+
+
+def test_a_body_that_trickles_in_is_cut_off(monkeypatch):
+    from videollm.serving import access
+
+    monkeypatch.setattr(access, "SLOW_SECONDS", 0.2)
+    one = Served()
+    try:
+        with socket.create_connection(("127.0.0.1", int(one.address.rpartition(":")[2]))) as raw:
+            raw.sendall(b"POST /v1/media HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nabc")
+            until(lambda: one.store.of(OWNER) != [])
+            until(lambda: one.store.of(OWNER) == [])
+        assert one.http.get("/healthz").json() == {"status": "ready"}
+    finally:
+        one.close()
+
+
+def test_health_says_what_is_missing():
+    def load(choice, tell):
+        raise errors.ModelNotFoundError("no model 'small'")
+
+    async def asked(path):
+        worker = ModelWorker(load=load).start()
+        store = UploadStore()
+        transport = httpx.ASGITransport(service(worker, store, hosts_for("127.0.0.1", None), None))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+            while worker.state != "failed":
+                await asyncio.sleep(0.01)
+            answer = await http.get(path)
+        await asyncio.to_thread(worker.close, 0)
+        store.close()
+        return answer
+
+    assert asyncio.run(asked("/healthz")).json() == {"status": "failed"}
+    answer = asyncio.run(asked("/v1/models"))
+    assert answer.status_code == 503 and answer.json()["error"]["message"] == "no model 'small'"

@@ -1,0 +1,165 @@
+"""The page without a browser: which addresses there are, what is offered, what is kept apart. See also tests/e2e."""
+
+import asyncio
+import os
+import time
+
+import pytest
+
+pytest.importorskip("gradio", reason="pip install 'videollm[demo]'")
+import httpx
+
+from tests.small_model import small_model
+from videollm.serving.access import hosts_for
+from videollm.serving.model_worker import ModelChoice, ModelWorker
+from videollm.serving.ui import Page, alert_html, choices_of, delete_stale, known_path
+from videollm.serving.uploads import UploadStore
+
+MODEL = small_model()
+KEY = "a key that is long enough"
+
+
+@pytest.fixture(scope="module")
+def pages():
+    """The page's application, free and behind a key."""
+    worker = ModelWorker(ModelChoice("small"), load=lambda choice, tell: MODEL).start()
+    store = UploadStore()
+    page = Page(worker, store, [ModelChoice("small")])
+    inner = page.app(page.rules(hosts_for("127.0.0.1", None), None))
+    locked = type(inner)(inner.app, page.rules(None, KEY))
+    yield inner, locked, page
+    worker.close(0)
+    store.close()
+
+
+def asked(app, method, path, **options):
+    async def ask():
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:7860") as http:
+            return await http.request(method, path, **options)
+
+    return asyncio.run(ask())
+
+
+def test_the_page_is_there_and_gives_its_cookie(pages):
+    free, _, _ = pages
+    answer = asked(free, "GET", "/")
+    assert answer.status_code == 200 and "videollm" in answer.text
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith("videollm=") and "HttpOnly" in cookie and "SameSite=Lax" in cookie
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    known = asked(free, "GET", "/", headers={"cookie": cookie.split(";")[0]})
+    assert "set-cookie" not in known.headers
+    assert asked(free, "GET", "/config").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/file=/etc/passwd", "/gradio_api/file=pyproject.toml", "/gradio_api/file/etc/passwd",
+        "/file=/etc/passwd", "/gradio_api/proxy=https://example.org", "/gradio_api/stream/x/y/z/playlist.m3u8",
+        "/gradio_api/deep_link", "/gradio_api/process_recording", "/gradio_api/vibe-edit", "/gradio_api/run/ask",
+        "/gradio_api/call/ask", "/gradio_api/info", "/gradio_api/openapi.json", "/gradio_api/runs",
+        "/gradio_api/profiling/traces", "/monitoring", "/monitoring/summary", "/login", "/gradio_api/dev/reload",
+        "/gradio_api/component_server", "/openapi.json", "/docs", "/assets/../../../etc/passwd",
+        "/static//etc/passwd", "/media/../../../etc/passwd", "/media/x", "/custom_component/a",
+        "/export/conversation.json", "/export/conversation.exe", "/gradio_api/heartbeat/../file=/etc/passwd",
+    ],
+)  # fmt: skip
+def test_nothing_else_is_there(pages, path):
+    free, _, _ = pages
+    cookie = {"cookie": "videollm=" + "a" * 43}
+    for method in ("GET", "POST"):
+        answer = asked(free, method, path, headers=cookie, content=b"" if method == "POST" else None)
+        assert answer.status_code in (404, 405, 422, 400), (method, path, answer.status_code)
+        assert "root:" not in answer.text
+
+
+def test_every_route_of_gradio_that_is_let_through_is_one_that_the_page_needs(pages):
+    """If an update of Gradio brings routes, they are closed until somebody has looked at them."""
+    free, _, _ = pages
+    outer = free.app.__closure__
+    app = next(cell.cell_contents for cell in outer if hasattr(cell.cell_contents, "routes"))
+    mounted = next(route.app for route in app.routes if getattr(route, "path", None) == "" and hasattr(route, "app"))
+    paths = {path for route in _flat(mounted.routes) if (path := getattr(route, "path", None))}
+    assert len(paths) > 40
+    open_paths = {path for path in paths if known_path(path)}
+    assert open_paths <= {
+        "/", "/config", "/config/", "/theme.css", "/gradio_api/theme.css", "/favicon.ico", "/robots.txt",
+        "/manifest.json", "/gradio_api/upload", "/gradio_api/upload_progress", "/gradio_api/queue/join",
+        "/gradio_api/queue/data", "/gradio_api/cancel", "/gradio_api/reset", "/gradio_api/reset/",
+        "/gradio_api/startup-events", "/assets/{path:path}", "/static/{path:path}", "/svelte/{path:path}",
+        "/gradio_api/heartbeat/{session_hash}",
+    }, open_paths  # fmt: skip
+
+
+def _flat(routes):
+    for route in routes:
+        yield route
+        for inner in ("routes", "original_router"):  # FastAPI keeps included routers as one
+            below = getattr(route, inner, None)
+            yield from _flat(getattr(below, "routes", below) or [])
+
+
+def test_behind_a_key_nothing_is_open(pages):
+    _, locked, _ = pages
+    for path in (
+        "/",
+        "/config",
+        "/gradio_api/queue/data",
+        "/theme.css",
+        "/media/x",
+        "/export/conversation.md",
+        "/static/a",
+    ):
+        answer = asked(locked, "GET", path)
+        assert answer.status_code == 401 and answer.headers["www-authenticate"].startswith("Basic ")
+    assert asked(locked, "GET", "/", auth=("me", KEY)).status_code == 200
+    assert asked(locked, "GET", "/", auth=("me", "wrong")).status_code == 401
+
+
+def test_other_names_and_other_sites(pages):
+    free, _, _ = pages
+    assert asked(free, "GET", "/", headers={"host": "evil.example"}).status_code == 421
+    join = {"path": "/gradio_api/queue/join", "content": b"{}"}
+    assert asked(free, "POST", headers={"origin": "http://evil.example"}, **join).status_code == 403
+    assert asked(free, "POST", headers={"content-length": "99999999999"}, **join).status_code == 413
+
+
+def test_a_file_of_this_machine_cannot_be_named_as_an_upload(pages):
+    """Gradio's queue takes file paths from the client: ours must have been uploaded."""
+    _, _, page = pages
+
+    async def bring(path):
+        class Request:
+            cookies = {"videollm": "b" * 43}  # noqa: RUF012
+
+        return [update async for update in page.upload([path], Request())]
+
+    target = page.incoming / "link.mp4"
+    target.symlink_to("/etc/hostname")
+    for path in ("/etc/hostname", str(page.incoming / ".." / "x"), str(target)):
+        assert asyncio.run(bring(path)) == [{"alert": "", "drop": None}]
+    assert "b" * 43 not in page.visitors
+    target.unlink()
+
+
+def test_stale_uploads_are_deleted(tmp_path):
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.mp4").touch()
+    os.utime(tmp_path / "old", (1, 1))
+    delete_stale(tmp_path, time.time() - 600)
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_what_is_offered_starts_with_what_was_asked_for():
+    offered = choices_of(["tiny", "/models/large"], 4, "cpu")
+    assert offered[0] == ModelChoice("tiny", 4, "cpu")
+    assert {choice.name for choice in offered} == {"tiny", "large"}
+    assert len(set(offered)) == len(offered)
+
+
+def test_errors_are_words():
+    assert alert_html([]) == ""
+    assert alert_html(["a <b> is"]) == '<div class="alert" role="alert"><p>A &lt;b&gt; is</p></div>'
