@@ -89,7 +89,7 @@ def golden(request: pytest.FixtureRequest, tallies: dict[str, Tally]) -> LavilaG
 
 
 def vision_fields(config: dict[str, Any]) -> dict[str, Any]:
-    return {"num_attention_heads": config["heads"]}
+    return {"num_attention_heads": config["heads"], "hidden_act": config["activation"]}
 
 
 def converted(golden: LavilaGoldens, stem: str, fields: dict[str, Any]) -> Any:
@@ -464,11 +464,9 @@ def test_group_beams(golden: LavilaGoldens, narrator: LavilaNarrator) -> None:
     golden.check(NARRATOR, "group_beam_scores", out.sequences_scores)
     plain = narrator.generate(pixel_values=video, use_cache=False, **options)
     assert torch.equal(plain.sequences, out.sequences)
-    # The published search has no diversity: groups say the same. Ours need not.
-    rows = out.sequences.unflatten(0, (-1, returned))
-    assert all(torch.equal(row[0], row[1]) for row in rows)
-    ours = narrator.generate(pixel_values=video, **options | {"diversity_penalty": 2.0}).sequences
-    assert all(len({tuple(one) for one in clip.tolist()}) == returned for clip in ours.unflatten(0, (-1, returned)))
+    # The published search has no diversity: all groups find the same.
+    rows = out.sequences.unflatten(0, (-1, returned)).tolist()
+    assert all(len(set(map(tuple, row))) <= beams // groups for row in rows)
 
 
 # ---- files to folders
@@ -720,7 +718,7 @@ def test_published_frames(golden: LavilaGoldens) -> None:
         drawn: Any = Drawn(case["numpy_seed"])
         assert segment_frames(*place, drawn) == case["ids"], case
     for case in stated["video_loader"]:
-        assert case["error"] is None
+        assert case["error"] is None, case
         whole = case["chunk_len"] == -1
 
         def name(chunk: int | None, video: str = case["video"]) -> str:

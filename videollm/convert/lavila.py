@@ -181,13 +181,14 @@ def _narrator(known: Mapping[str, Shape]) -> dict[str, Any]:
     )
     head = known["img_attn_pool.to_kv.weight"][0] // 2
     positions = known["text_decoder.transformer.wpe.weight"][0]
+    layers = _depth(known, "text_decoder.transformer.h.")
     return {
         "text_config": {
             "model_type": "gpt2",
             "vocab_size": vocabulary,
             "n_positions": positions,
             "n_embd": width,
-            "n_layer": _depth(known, "text_decoder.transformer.h."),
+            "n_layer": layers,
             "n_head": _heads(width),
             "bos_token_id": vocabulary - 1,
             "eos_token_id": vocabulary - 1,
@@ -195,7 +196,8 @@ def _narrator(known: Mapping[str, Shape]) -> dict[str, Any]:
         "num_query_tokens": known["img_queries"][0],
         "pool_num_heads": known["img_attn_pool.to_q.weight"][0] // head,
         "pool_head_dim": head,
-        "cross_attention_frequency": looking[1] - looking[0] if len(looking) > 1 else 1,
+        # One layer that looks is the first of so many.
+        "cross_attention_frequency": looking[1] - looking[0] if len(looking) > 1 else layers,
         "gated_cross_attention": f"text_decoder.transformer.h.{looking[0]}.alpha_cattn" in known,
         "max_text_tokens": min(77, positions),
     }
