@@ -22,9 +22,11 @@ from videollm.data.ledger import Ledger, read_ledger
 from videollm.data.sample import Media
 from videollm.data.shards import write_shards
 from videollm.errors import ConfigError, DataError
-from videollm.media.decode_worker import close_server
+from videollm.media.decode_worker import close_server, open_clip
+from videollm.media.sampling import FrameSampling
 from videollm.media.write import write_sound, write_video
 from videollm.models import hub
+from videollm.models.video_llama import VideoLlamaImageProcessor
 from videollm.models.video_llama.processing_video_llama import IGNORED
 
 CLIPS = Path(__file__).parents[2] / "videollm" / "assets" / "clips"
@@ -175,6 +177,26 @@ def test_random_as_published(folder, small):
     assert torch.equal(shown(dialogue, 1).video[1], plain.video[1])
     assert not torch.equal(shown(dialogue, 1).video[0], plain.video[0])
     assert torch.equal(first.sound[0], plain.sound[0])
+
+
+def test_a_published_eye_squashes_films_before_they_are_cropped(folder):
+    _, processor = small_model()
+    eye = processor.image_processor = VideoLlamaImageProcessor(size=32, as_published=True)
+    processor.frame_sampling = {"strategy": "uniform", "frames": 4, "squash_px": 32}
+    draw = np.random.default_rng(5)
+    clip = open_clip(folder / "film.mp4", frames=FrameSampling("uniform", 4, squash_px=32))
+    shown = FileMedia(processor, random=True)(
+        Media(str(folder / "film.mp4")), Look(True, False), np.random.default_rng(5)
+    )
+    squashed = torch.from_numpy(clip.frames.pixels).permute(0, 3, 1, 2)
+    assert torch.equal(shown.video[0], eye.normalise(eye.crop_for_training(squashed, random_box(32, 32, draw))))
+    # A picture is cropped as it is, and then squashed.
+    picture = np.asarray(Image.open(folder / "picture.png").convert("RGB"))
+    shown = FileMedia(processor, random=True)(
+        Media(str(folder / "picture.png")), Look(True, False), np.random.default_rng(5)
+    )
+    top, left, height, width = random_box(*picture.shape[:2], np.random.default_rng(5))
+    assert torch.equal(shown.video[0], eye(picture[None, top : top + height, left : left + width], still=True))
 
 
 def test_boxes_are_half_of_the_picture_or_more():

@@ -117,3 +117,12 @@ def test_wrong_frame_sampling_is_refused(wrong: dict) -> None:
 def test_wrong_sound_sampling_is_refused(wrong: dict) -> None:
     with pytest.raises(ValueError):
         SoundSampling(**wrong)
+
+
+def test_headtail_is_drawn_by_its_seed_alone() -> None:
+    times = np.arange(40) / 10
+    chosen = [FrameSampling("headtail", 8, seed=seed).indices(times, 4.0).tolist() for seed in (1, 1, 2)]
+    assert chosen[0] == chosen[1] != chosen[2]
+    assert chosen[0] == sampling.headtail_indices(40, 8, random.Random(1))
+    unknown = FrameSampling("headtail", 8, seed=1).choose(None, 4.0)
+    assert len(unknown) == 8 and (unknown[:4] < 2).all() and (unknown[4:] >= 2).all() and unknown.max() < 4
