@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional
@@ -88,3 +91,42 @@ def test_masked_words() -> None:
 def test_one_process_gathers_nothing() -> None:
     rows = vectors(2, 3, 0)
     assert losses.gathered(rows) is rows
+
+
+def _one_of_two(rank: int, port: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=rank)
+    clips, said = (one.chunk(2)[rank].clone().requires_grad_() for one in (vectors(6, 4, 0), vectors(6, 4, 1)))
+    drawn = losses.draw_mtc(6, 4, 2, 2, torch.Generator().manual_seed(2))
+    everything = losses.gathered(clips), losses.gathered(said)
+    ordered = losses.mtc(*everything, drawn, 3, 0.05).loss
+    _, by_video, by_text = losses.global_contrastive(everything[0][:, 0], everything[1][:, 0], 0.05)
+    (ordered + by_video + by_text).backward()
+    torch.save(
+        {"loss": ordered.detach() + by_video.detach() + by_text.detach(), "grad": clips.grad}, f"{folder}/{rank}"
+    )
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_large_batch(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = torch.multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_one_of_two, args=(rank, port, str(tmp_path))) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(240)
+        assert process.exitcode == 0
+    clips, said = vectors(6, 4, 0).requires_grad_(), vectors(6, 4, 1)
+    drawn = losses.draw_mtc(6, 4, 2, 2, torch.Generator().manual_seed(2))
+    _, by_video, by_text = losses.global_contrastive(clips[:, 0], said[:, 0], 0.05)
+    whole = losses.mtc(clips, said, drawn, 3, 0.05).loss + by_video + by_text
+    whole.backward()
+    parts = [torch.load(tmp_path / str(rank), weights_only=True) for rank in range(2)]
+    assert clips.grad is not None
+    for rank, part in enumerate(parts):
+        torch.testing.assert_close(part["loss"], whole.detach())
+        # Each process adds up the gradients of both; a trainer averages over the two of them.
+        torch.testing.assert_close(part["grad"] / 2, clips.grad.chunk(2)[rank], atol=1e-6, rtol=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.models.lf_vila.small_lf_vila import VIDEO, video
 from videollm.models.lf_vila import LfVilaVideoConfig, LfVilaVideoEncoder
@@ -169,3 +170,13 @@ def test_wrong_shapes_are_refused(ours: LfVilaVideoEncoder) -> None:
         LfVilaVideoConfig(**(VIDEO | {"num_heads": [1, 2, 4]}))
     with pytest.raises(ValueError, match="group 1 is 16 wide, which 3 heads do not divide"):
         LfVilaVideoConfig(**(VIDEO | {"num_heads": [1, 3, 4, 4]}))
+
+
+def test_attention_is_fused(ours: LfVilaVideoEncoder) -> None:
+    """No kernel but the fused one is allowed here, and the result is that of plain arithmetic."""
+    pixels = video(5, height=24, width=40)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        fused = ours(pixels).last_hidden_state
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        plain = ours(pixels).last_hidden_state
+    torch.testing.assert_close(fused, plain, atol=1e-5, rtol=1e-5)
