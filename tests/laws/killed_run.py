@@ -1,9 +1,9 @@
 """A training run that is killed where it is told: ``python -m tests.laws.killed_run RECIPE.yaml PLACE...``
 
 Each place is ``whole``, or ``step:N``, ``write:N``, ``between:N``: SIGKILL inside step N, inside the N-th file of
-optimizer state that this process writes, or behind step N. Every run is a process of its own that goes on where the
-one before left off, so that the libraries are imported once. The positions of the samples that each took are appended
-to ``positions.jsonl`` beside the recipe.
+optimizer state that this process writes, or behind step N; or ``interrupt:N``: Ctrl-C behind step N. Every run is a
+process of its own that goes on where the one before left off, so that the libraries are imported once. The positions of
+the samples that each took are appended to ``positions.jsonl`` beside the recipe.
 """
 
 import json
@@ -58,14 +58,17 @@ def child(recipe, place, positions):
                 die()
 
         torch.save = half
-    elif kind == "between":
+    elif kind in ("between", "interrupt"):
 
         def at_begin(self, args, state, control, **_):
             if state.global_step == int(number):
-                die()
+                os.kill(os.getpid(), signal.SIGKILL if kind == "between" else signal.SIGINT)
 
         StopOnInterrupt.on_step_begin = at_begin
-    training_run.train(recipe)
+    try:
+        training_run.train(recipe)
+    except KeyboardInterrupt:
+        os._exit(130)
 
 
 def main(path, *places):

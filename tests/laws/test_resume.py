@@ -61,12 +61,17 @@ def state_of(folder):
 
 
 def test_killed_anywhere_equals_never_killed(root):
-    """In a step, in the writing of a checkpoint, and between two steps, at moments drawn at random."""
+    """In a step, in the writing of a checkpoint, and between two, at random moments; and after Ctrl-C."""
     draw = random.Random(4)
-    # The second file of optimizer state that the second run writes is that of step 9 or 12, wherever it began.
-    places = [f"step:{draw.randint(4, 6)}", f"write:{draw.randint(1, 2)}", f"between:{draw.randint(10, 11)}", "whole"]
+    places = [
+        f"step:{draw.randint(4, 6)}",
+        f"write:{draw.randint(1, 2)}",
+        f"between:{draw.randint(9, 10)}",
+        "interrupt:10",
+        "whole",
+    ]
     ends, taken = runs(root, "killed", *places)
-    assert ends == [-signal.SIGKILL] * 3 + [0]
+    assert ends == [-signal.SIGKILL] * 3 + [130, 0]
     whole_ends, (never,) = runs(root, "never", "whole")
     assert whole_ends == [0]
 
@@ -76,9 +81,10 @@ def test_killed_anywhere_equals_never_killed(root):
     step = BATCH * BATCHES
     assert never == list(range(STEPS * step))
     for positions in taken:
-        assert positions[0] % (3 * step) == 0 and positions == never[positions[0] : positions[0] + len(positions)]
+        assert positions[0] % step == 0 and positions == never[positions[0] : positions[0] + len(positions)]
     assert [positions[0] for positions in taken] == sorted(positions[0] for positions in taken)
-    assert taken[-1][0] > 0 and taken[-1][-1] == never[-1]
+    # Ctrl-C let the eleventh step end, and kept it.
+    assert taken[-1] == never[11 * step :]
 
     found, expected = state_of(out), state_of(wanted)
     assert found.keys() == expected.keys()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -71,24 +72,47 @@ def recipe_of(root, output, **changes):
     return {**base, **changes}
 
 
-def launch(recipe, *flags, processes=1, check=True):
-    """Runs ``videollm train`` on a recipe in so many processes; returns the finished process."""
-    output = Path(recipe["output"])
-    path = output.with_suffix(".yaml")
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONPATH": str(ROOT),
+}  # fmt: skip
+
+
+class Ranks:
+    """Runs of recipes in processes that have imported everything already, see `tests.training.ranks`."""
+
+    def __enter__(self):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.training.ranks"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            cwd=ROOT, env={**os.environ, **ENVIRONMENT}, start_new_session=True,
+        )  # fmt: skip
+        return self
+
+    def __exit__(self, *_):
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.communicate()
+
+    def __call__(self, recipe, processes=1):
+        """Runs a recipe; returns what was printed."""
+        output = Path(recipe["output"])
+        path = output.with_suffix(".yaml")
+        path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+        self._process.stdin.write(json.dumps({"recipe": str(path), "processes": processes}) + "\n")
+        self._process.stdin.flush()
+        codes = json.loads(self._process.stdout.readline())
+        told = output.with_suffix(".log").read_text(encoding="utf-8", errors="replace")
+        assert codes == [0] * processes, f"{codes}\n{told[-6000:]}"
+        return told
+
+
+def launch(recipe, launcher):
+    """Runs ``videollm train`` on a recipe by a launcher's command line; returns the finished process."""
+    path = Path(recipe["output"]).with_suffix(".yaml")
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    environment = {
-        **os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu",
-        "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT),
-    }  # fmt: skip
-    done = subprocess.run(
-        [*launcher, "-m", "videollm", "train", str(path), *flags],
-        capture_output=True, text=True, env=environment, cwd=ROOT, timeout=280, check=False,
+    return subprocess.run(
+        [*launcher, "videollm", "train", str(path)],
+        capture_output=True, text=True, env={**os.environ, **ENVIRONMENT}, cwd=ROOT, timeout=280, check=False,
     )  # fmt: skip
-    assert done.returncode == 0 or not check, done.stdout[-3000:] + done.stderr[-6000:]
-    return done
 
 
 def losses_of(output):

@@ -2,12 +2,15 @@
 with as many processes exactly, with another number nearly."""
 
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.small_run import ROOT, launch, losses_of, recipe_of, write_datasets, write_model
+from tests.training.small_run import ROOT, Ranks, launch, losses_of, recipe_of, write_datasets, write_model
+from videollm.cli.main import main
 from videollm.data.datasets import Dataset, open_mixture
 from videollm.models import hub
 from videollm.training.parts import PARTS_FILE
@@ -34,20 +37,26 @@ def recipe(root, way, output, **changes):
 
 
 @pytest.fixture(scope="module")
-def alone(root):
+def ranks():
+    with Ranks() as ranks:
+        yield ranks
+
+
+@pytest.fixture(scope="module")
+def alone(root, ranks):
     """One process that takes two batches a step."""
-    launch(recipe_of(root, "alone", gradient_accumulation=2))
+    ranks(recipe_of(root, "alone", gradient_accumulation=2))
     return losses_of(root / "alone")
 
 
 @pytest.fixture(scope="module")
-def together(root):
+def together(root, ranks):
     """Runs of two processes, each made once."""
     done = {}
 
     def run(way):
         if way not in done:
-            done[way] = launch(recipe(root, way, way), processes=2)
+            done[way] = ranks(recipe(root, way, way), processes=2)
         return root / way
 
     return run
@@ -93,26 +102,46 @@ def test_the_whole_model_is_there_at_the_end(root, together, way):
 
 
 @pytest.mark.parametrize("way", SLOW)
-def test_goes_on_exactly(root, together, way):
+def test_goes_on_exactly(root, ranks, together, way):
     whole = together(way)
     cut = root / f"{way}_cut"
     shutil.copytree(whole, cut)
     shutil.rmtree(cut / "checkpoint-20")
     (cut / PARTS_FILE).unlink()
-    done = launch(recipe(root, way, cut.name), processes=2)
-    assert "goes on from step 10" in done.stdout
+    assert "goes on from step 10" in ranks(recipe(root, way, cut.name), processes=2)
     assert losses_of(cut) == losses_of(whole)
     found, wanted = load_file(cut / PARTS_FILE), load_file(whole / PARTS_FILE)
     assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 @pytest.mark.parametrize("way", SLOW)
-def test_goes_on_with_another_number_of_processes(root, together, way):
+def test_goes_on_with_another_number_of_processes(root, ranks, together, way):
     """DeepSpeed's checkpoint becomes a universal one on the way."""
     whole = together(way)
     other = root / f"{way}_other"
     shutil.copytree(whole, other)
     shutil.rmtree(other / "checkpoint-20")
-    done = launch(recipe(root, way, other.name, gradient_accumulation=2))
-    assert "processes 2 -> 1" in done.stdout and "gradient_accumulation 1 -> 2" in done.stdout
+    told = ranks(recipe(root, way, other.name, gradient_accumulation=2))
+    assert "processes 2 -> 1" in told and "gradient_accumulation 1 -> 2" in told
     near(losses_of(other), losses_of(whole), range(11, 21))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"],
+        [str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", "2", "--module"],
+    ],
+    ids=["torchrun", "deepspeed"],
+)
+def test_launchers(root, launcher):
+    output = f"by_{len(launcher)}"
+    done = launch(recipe(root, "zero2", output, steps=2), launcher)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert (root / output / "model" / "config.json").exists() and "stage2: 2 steps" in done.stdout
+
+
+def test_what_the_launcher_of_deepspeed_adds_is_accepted(capsys):
+    assert main(["--local_rank=1", "train", "nowhere.yaml", "--local_rank=1"]) == 2
+    assert "cannot read nowhere.yaml" in capsys.readouterr().err

@@ -1,18 +1,24 @@
 """Training: what learns, what is saved, and that a stopped run goes on as if it had not been stopped."""
 
 import dataclasses
+import json
+import shutil
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
-from videollm.errors import ConfigError
+from tests.training.small_run import losses_of, recipe_of, write_datasets, write_model
+from videollm.errors import ConfigError, DataError, VideoLLMError
+from videollm.models import hub
 from videollm.settings import load_settings
 from videollm.training.freeze import LEARNS, freeze, table_of_parts
-from videollm.training.parts import PARTS_FILE
+from videollm.training.parts import PARTS_FILE, read_parts
 from videollm.training.recipe import Recipe, World
 from videollm.training.run import assemble, train
 from videollm.training.tiny import build_tiny
+from videollm.training.trainer import checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -45,20 +51,26 @@ def test_only_the_stage_learns_and_only_it_is_saved(tokenizer, tmp_path):
     assert changed == {"audio_model"}
 
 
-def test_resumed_equals_uninterrupted(tokenizer, tmp_path):
+def test_goes_on_as_if_it_had_not_stopped(tokenizer, tmp_path, capsys):
     train(_recipe(tokenizer, tmp_path / "whole"))
     # The same run, cut off after its first checkpoint.
-    train(_recipe(tokenizer, tmp_path / "cut"))
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     (tmp_path / "cut" / PARTS_FILE).unlink()
-    import shutil
-
     shutil.rmtree(tmp_path / "cut" / "checkpoint-4")
-    assert (tmp_path / "cut" / "checkpoint-2").exists()
     train(_recipe(tokenizer, tmp_path / "cut"))
     whole, cut = load_file(tmp_path / "whole" / PARTS_FILE), load_file(tmp_path / "cut" / PARTS_FILE)
     assert whole.keys() == cut.keys()
-    for name in whole:
-        torch.testing.assert_close(cut[name], whole[name], atol=1e-5, rtol=1e-4)
+    assert all(torch.equal(cut[name], whole[name]) for name in whole)
+    # What is done is done: once more changes nothing, unless it is to begin anew, or does something else.
+    train(_recipe(tokenizer, tmp_path / "cut"))
+    again = load_file(tmp_path / "cut" / PARTS_FILE)
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+    capsys.readouterr()
+    train(_recipe(tokenizer, tmp_path / "cut", steps=5, clip_norm=0.5))
+    assert "since checkpoint-4 the recipe changed: " in (told := capsys.readouterr().out)
+    assert "steps 4 -> 5" in told and "clip_norm 1.0 -> 0.5" in told
+    train(_recipe(tokenizer, tmp_path / "cut", steps=2), resume=False)
+    assert [path.name for path in checkpoints(tmp_path / "cut")] == ["checkpoint-2"]
 
 
 def test_parts_add_up_in_the_table(tokenizer):
@@ -92,4 +104,124 @@ def test_a_wrong_recipe_is_one_line(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ConfigError, match=message) as caught:
         load_settings(path, Recipe)
+    assert "\n" not in str(caught.value)
+
+
+FOLDER = "stage: stage2\nmodel: tiny\noutput: out\nsteps: 1\nbatch_size: 1\nlearning_rate: 1.0e-4\n"
+DATASETS = "datasets:\n  - {format: jsonl, path: mine.jsonl}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (FOLDER, "nothing to learn from; add the key 'datasets'"),
+        (FOLDER.replace("model: tiny\n", ""), "add 'model' and 'datasets', or 'world'"),
+        (FOLDER.replace("model: tiny\n", "") + DATASETS + "world: {samples: 1}\n", "'datasets' needs a model"),
+        (FOLDER + DATASETS + "world: {samples: 1}\n", "'world' teaches tiny from nothing"),
+        (FOLDER.replace("stage2", "vision") + DATASETS, "with 'model' choose stage1 or stage2"),
+        (FOLDER + DATASETS + "branches: [video, video]\n", "branches must be video, audio or both"),
+        (FOLDER + DATASETS + "bits: 3\n", "line 9: bits is 3; it must be"),
+        (FOLDER + DATASETS + "betas: [0.9]\n", "betas must be two numbers"),
+        (FOLDER + DATASETS + "bits: 4\ndeepspeed: zero2.json\n", "leave out 'bits' or 'deepspeed'"),
+        (FOLDER.replace("stage2", "stage1") + DATASETS + "lora_rank: 4\n", "lora_rank belongs to stage2"),
+        (FOLDER + DATASETS.replace("jsonl,", "jsnl,"), "line 8: format is 'jsnl'; choose one of jsonl"),
+        (FOLDER + DATASETS + "min_learning_rate: 1\n", "min_learning_rate must be within"),
+        (FOLDER + DATASETS + "max_tokens: 0\n", "max_tokens must be at least 1"),
+    ],
+)
+def test_a_recipe_that_says_two_things_is_one_line(tmp_path, text, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_settings(path, Recipe)
+    assert "\n" not in str(caught.value)
+
+
+# ---- a model's folder on datasets
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("folder")
+    write_model(root / "model")
+    write_datasets(root / "data")
+    return root
+
+
+def run(root, name, *, modalities=("words", "pictures", "sounds"), **changes):
+    """A recipe over the small model's folder, run in this process; returns its folder."""
+    datasets = [{"format": "jsonl", "path": str(root / "data" / f"{one}.jsonl")} for one in modalities]
+    values = recipe_of(root, name, steps=4, save_steps=4, datasets=datasets, batch_from_one_dataset=False) | changes
+    path = root / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return train(load_settings(path, Recipe))
+
+
+@pytest.fixture(scope="module")
+def plain(root):
+    return run(root, "plain")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"gradient_checkpointing": True}, {"features": "kept"}, {"gradient_accumulation": 2, "batch_size": 1}]
+)
+def test_other_ways_to_the_same_losses(root, plain, changes):
+    """Computing again, kept states and smaller batches change memory and time, and nothing else."""
+    if "features" in changes:
+        changes = {"features": str(root / "kept")}
+    found, wanted = losses_of(run(root, "_".join(changes), **changes)), losses_of(plain)
+    assert found == pytest.approx(wanted, rel=1e-5) and len(wanted) == 4
+    assert len({round(loss, 3) for loss in wanted.values()}) == 4
+
+
+def test_quantised_with_low_rank_updates(root):
+    """QLoRA: the decoder learns in 4 bits; the finished model has the full-precision weights and the updates added."""
+    pytest.importorskip("bitsandbytes")
+    folder = run(root, "qlora", bits=4, lora_rank=2, lora_alpha=6, modalities=("words",), learning_rate=1e-2)
+    parts, scale = read_parts(folder)
+    assert scale == 3.0
+    before, after = (hub.load(path)[0].state_dict() for path in (root / "model", folder / "model"))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    layers = {name.split(".")[-2] for name in moved if name.startswith("language_model.")}
+    assert layers == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    name = "language_model.model.layers.1.self_attn.q_proj"
+    update = parts[f"model.{name}.lora_B.default.weight"] @ parts[f"model.{name}.lora_A.default.weight"]
+    assert update.abs().max() > 0
+    torch.testing.assert_close(after[f"{name}.weight"], before[f"{name}.weight"] + 3 * update)
+
+
+def test_batches_of_like_length_hold_every_sample_once(root):
+    folder = run(root, "grouped", length_grouped=True, batch_size=3, modalities=("words",))
+    state = json.loads((folder / "checkpoint-4" / "trainer_state.json").read_text())
+    plain_tokens = json.loads(
+        (
+            run(root, "ungrouped", batch_size=3, modalities=("words",)) / "checkpoint-4" / "trainer_state.json"
+        ).read_text()
+    )
+    # Twelve samples are one epoch of the dataset: in whatever order, the tokens are the same.
+    assert state["num_input_tokens_seen"] == plain_tokens["num_input_tokens_seen"] > 0
+    assert losses_of(folder) != losses_of(root / "ungrouped")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_data_that_is_broken_stops_the_run_with_the_reasons(root, workers):
+    lines = (root / "data" / "pictures.jsonl").read_text().replace("picture1.png", "gone.png").splitlines()
+    (root / "data" / "broken.jsonl").write_text("\n".join(lines * 10))
+    with pytest.raises(DataError, match=r"of \d+ samples could not be used.*missing media") as caught:
+        run(root, f"broken{workers}", modalities=("broken",), workers=workers, steps=200, batch_size=4)
+    assert "\n" not in str(caught.value) and "Traceback" not in str(caught.value)
+    assert (root / f"broken{workers}" / "ledger.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"deepspeed": "nowhere.json"}, "cannot read nowhere.json"),
+        ({"start_from": ["nowhere"]}, "nowhere holds no trained"),
+        ({"model": "nowhere"}, "no model 'nowhere'"),
+    ],
+)
+def test_what_is_not_there_is_one_line(root, changes, message):
+    with pytest.raises(VideoLLMError, match=message) as caught:
+        run(root, "wrong", **changes)
     assert "\n" not in str(caught.value)

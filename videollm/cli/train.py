@@ -34,6 +34,6 @@ def run(args: argparse.Namespace) -> int:
     folder = train(recipe, resume=not args.restart)
     if processes.is_first():
         print(f"trained parts: {folder}")
-    if processes.count() > 1:
+    if processes.count() > 1 or recipe.deepspeed:
         processes.leave()
     return 0

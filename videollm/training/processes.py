@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from datetime import timedelta
 from typing import NoReturn
 
 import torch
+
+PATIENCE_SECONDS = 7200
+"""So long a process waits for the others: one may have much more to encode than another."""
 
 
 def count() -> int:
@@ -46,7 +50,8 @@ def start_deepspeed() -> None:
         alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.environ.update({name: str(value) for name, value in alone.items()})
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=0)
+    patience = timedelta(seconds=PATIENCE_SECONDS)
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=0, timeout=patience)
 
 
 def wait() -> None:
@@ -60,7 +65,6 @@ def leave() -> NoReturn:
 
     Some threads of DeepSpeed outlive the interpreter, which then aborts now and then; nothing is left to clean up.
     """
-    wait()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

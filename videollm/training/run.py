@@ -131,6 +131,8 @@ def train(recipe: Recipe, resume: bool = True) -> Path:
     interrupt = StopOnInterrupt()
     if processes.count() == 1:  # a launcher passes its Ctrl-C on to processes that are at different steps
         trainer.add_callback(interrupt)
+    if processes.rank():
+        torch.manual_seed(recipe.seed + processes.rank())  # not the dropout of the first one again
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except DataError as error:
@@ -138,10 +140,10 @@ def train(recipe: Recipe, resume: bool = True) -> Path:
     if interrupt.asked and trainer.state.global_step < recipe.steps:
         raise KeyboardInterrupt
     trainer.save_model()
-    if processes.is_first():
+    processes.wait()
+    if processes.is_first():  # the others are free: to write a whole model may take longer than they would wait
         _finish(recipe, trainer, data, model)
         print(f"{recipe.stage}: {recipe.steps} steps in {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
-    processes.wait()
     return output
 
 
@@ -232,6 +234,7 @@ def _arguments(recipe: Recipe, checkpoint: Path | None) -> TrainingArguments:
         logging_steps=recipe.log_steps,
         logging_nan_inf_filter=False,
         save_steps=recipe.save_steps,
+        ddp_timeout=processes.PATIENCE_SECONDS,
         dataloader_num_workers=recipe.workers,
         dataloader_prefetch_factor=4 if recipe.workers else None,
         dataloader_pin_memory=torch.cuda.is_available(),
