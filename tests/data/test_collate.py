@@ -261,6 +261,7 @@ def test_shards_give_the_items_of_their_file(folder, small, tmp_path):
             stored = [Dataset("shards", place)]
             items = TrainingItems(open_mixture(stored, seed=2), stored, processor, 6)
             for k in range(6):
+                assert items.length(k) == wanted.length(k)
                 same(items[k], wanted[k])
 
 

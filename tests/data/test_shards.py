@@ -51,6 +51,29 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "samples.jsonl"
 
 
+def test_words_alone_are_a_small_read(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = ShardSamples(shards)
+    taken: list[int] = []
+    read = ranges.read_range
+
+    def counted(location: str, start: int, count: int) -> bytes:
+        taken.append(count)
+        return read(location, start, count)
+
+    monkeypatch.setattr("videollm.data.shards.read_range", counted)
+    monkeypatch.setattr("videollm.data.shards.FIRST_BYTES", 1024)  # less than some of the descriptions
+    few = all_ = 0
+    for number in range(COUNT):
+        words = samples.words(number)
+        few, taken[:] = few + sum(taken), []
+        whole = samples[number]
+        all_, taken[:] = all_ + sum(taken), []
+        assert (words.id, words.messages, words.media.keys()) == (whole.id, whole.messages, whole.media.keys())
+    assert few < all_ / 4
+    with pytest.raises(IndexError):
+        samples.words(COUNT)
+
+
 @pytest.fixture(scope="module")
 def shards(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("shards") / "out"

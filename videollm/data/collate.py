@@ -10,6 +10,7 @@ Notation: B items, N clips in the whole batch, T frames, S segments of sound, Q 
 
 from __future__ import annotations
 
+import operator
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,8 +26,8 @@ from videollm.clips import Clip, Frames, Waveform
 from videollm.data.datasets import Dataset
 from videollm.data.mixture import Mixture
 from videollm.data.ranges import shown as shown_address
-from videollm.data.sample import Media, Sample
-from videollm.data.shards import fetched
+from videollm.data.sample import Media, Sample, Source
+from videollm.data.shards import ShardSamples, fetched
 from videollm.errors import (
     ConfigError,
     DataError,
@@ -286,12 +287,14 @@ class TrainingItems(TorchDataset[Item]):
         """
         dataset = self.datasets[self.mixture.place(position).source]
 
+        guessed = isinstance(self.media, FileMedia)
+
         def measure(sample: Sample) -> int:
             messages, looks = as_shown(sample, dataset, self.processor)
             clips = {name: self.media.preview(sample.media[name], look) for name, look in looks.items()}
             return len(self._render(sample, messages, clips, dataset).input_ids)
 
-        return self.mixture.take(position, measure, count=False)
+        return self.mixture.take(position, measure, count=False, read=_words if guessed else operator.getitem)
 
     def _item(self, sample: Sample, dataset: Dataset, draw: np.random.Generator) -> Item:
         messages, looks = as_shown(sample, dataset, self.processor)
@@ -331,6 +334,11 @@ class TrainingItems(TorchDataset[Item]):
         if all(label == IGNORED for label in prompt.labels):
             raise UnusableSampleError("no target", f"sample {sample.id!r}: there is nothing to learn; add an answer")
         return prompt
+
+
+def _words(source: Source, index: int) -> Sample:
+    """A sample whose media files need not be there: of shards, they are not fetched."""
+    return source.words(index) if isinstance(source, ShardSamples) else source[index]
 
 
 def as_shown(

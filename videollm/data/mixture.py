@@ -9,6 +9,7 @@ Source: Video-LLaMA's published configurations: WebVid 100 to CC3M 24 in the fir
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -87,7 +88,13 @@ class Mixture:
         """
         return self.take(position, lambda sample: sample)
 
-    def take(self, position: int, make: Callable[[Sample], T], count: bool = True) -> T:
+    def take(
+        self,
+        position: int,
+        make: Callable[[Sample], T],
+        count: bool = True,
+        read: Callable[[Source, int], Sample] = operator.getitem,
+    ) -> T:
         """What ``make`` makes of the sample at a position; where it cannot, of the next one of its source.
 
         The next in the shuffled order, not in the file: where a whole folder is missing, its samples stand side by side
@@ -96,6 +103,7 @@ class Mixture:
         Args:
             make: may raise `UnusableSampleError`.
             count: enter what was skipped in the ledger; False to look ahead.
+            read: how a sample of a source is read.
 
         Raises:
             DataError: the ledger's limit is passed, or the source has nothing usable.
@@ -108,7 +116,7 @@ class Mixture:
         for later in range(tries):
             index, sample_id = self.place(position, later).index if later else place.index, None
             try:
-                sample = source[index]
+                sample = read(source, index)
                 sample_id = sample.id
                 made = make(sample)
             except UnusableSampleError as error:

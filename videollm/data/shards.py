@@ -51,6 +51,8 @@ MOST_INDEX_BYTES = 256 * 1024**2
 MOST_SAMPLE_BYTES = 8 * 1024**3
 MOST_FETCHED_BYTES = 1024**3
 """Of one media file behind an address."""
+FIRST_BYTES = 16 * 1024
+"""Of a sample, read to look at its words: most descriptions are shorter."""
 COPY_BYTES = 4 * 1024**2
 CHECK_BYTES = 64 * 1024**2
 _SHARD_NAME = re.compile(r"shard-\d{6,9}")
@@ -493,6 +495,34 @@ class ShardSamples:
         except OSError as error:
             reason = (error.strerror or "error").lower()
             raise DataError(f"cannot write media of a sample into {self._folder}: {reason}; give `scratch`") from None
+
+    def words(self, number: int) -> Sample:
+        """Sample ``number`` without fetching its media, whose files are not there; for looking ahead.
+
+        Raises:
+            as ``samples[number]``, but that damage to its media is not seen.
+        """
+        if not 0 <= number < len(self):
+            raise IndexError(f"there are {len(self)} samples, found number {number}")
+        shard = bisect_right(self._ends, number)
+        place = number - (self._ends[shard] - self._shards[shard]["samples"])
+        tar = beside(self.location, f"{self._shards[shard]['name']}.tar")
+        where = f"{shown(tar)} sample {place}"
+        begin, end = self._shard(shard)["begins"][place : place + 2]
+        stored = read_range(tar, begin, min(end - begin, FIRST_BYTES))
+        try:
+            # The description is the first file.
+            size = tars.BLOCK + tars.padded(tars.size_of(stored, where))
+            if size > len(stored):
+                stored = read_range(tar, begin, min(size, end - begin))
+            told = json.loads(bytes(tars.files_of(stored[:size], where)["json"]))
+            return sample_from_json(told, self._folder, where, self.name)
+        except (ValueError, RecursionError):
+            raise UnusableSampleError(
+                "broken media", f"{where}: its description is no JSON; fetch the shard again"
+            ) from None
+        except DataError as error:
+            raise UnusableSampleError("broken media", str(error)) from None
 
     def _check(self, shard: int, place: int, stored: bytes, where: str) -> None:
         """Raises: DataError where the bytes read are not those that the index knows."""

@@ -45,6 +45,18 @@ def padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
+def size_of(stored: bytes, where: str) -> int:
+    """The size of the file whose header the bytes begin with.
+
+    Raises:
+        DataError: there is no header.
+    """
+    try:
+        return tarfile.TarInfo.frombuf(stored[:BLOCK], "utf-8", "strict").size
+    except (tarfile.HeaderError, UnicodeDecodeError, ValueError):
+        raise DataError(f"{where}: damaged (no tar there at byte 0); fetch the shard again") from None
+
+
 def files_of(stored: bytes, where: str) -> dict[str, memoryview]:
     """The files of one sample by the part of their names behind the number: ``json``, ``0.mp4`` ...
 
