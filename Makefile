@@ -5,11 +5,13 @@ BIN := .venv/bin
 CLIP ?= videollm/assets/clips/two_things.mp4
 ASK ?= What do you see?
 
-.PHONY: help chat test check bench tiny
+.PHONY: help chat demo test browser check bench tiny
 
 help:
 	@echo 'make chat    set up and answer a question about a bundled clip (CLIP=file ASK="question" for your own)'
-	@echo 'make test    the tests (not: slow, gpu, network)'
+	@echo 'make demo    the page: bring clips, watch them, talk about them (http://127.0.0.1:7860)'
+	@echo 'make test    the tests (not: slow, gpu, network, browser)'
+	@echo 'make browser the tests of the page in a Chromium of the system (apt-get install chromium)'
 	@echo 'make check   ruff and pyright'
 	@echo 'make bench   the benchmarks of scripts/bench'
 	@echo 'make tiny    train the embedded model from nothing'
@@ -31,8 +33,18 @@ help:
 chat: .venv/.installed
 	$(BIN)/videollm chat "$(CLIP)" --ask "$(ASK)"
 
+.venv/.installed-demo: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
+	@touch $@
+
+demo: .venv/.installed-demo
+	$(BIN)/python demo/app.py
+
 test: .venv/.installed-dev
 	$(BIN)/python -m pytest -q
+
+browser: .venv/.installed-dev
+	$(BIN)/python -m pytest -q -m browser
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check .
