@@ -8,6 +8,7 @@ Source: Zhao et al., "LaViLa" (2022), section 3; the released code for how sente
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -84,15 +85,30 @@ class ChatNarrator:
         model: a `VideoLlamaForConditionalGeneration`.
         processor: its.
         question: what it is asked.
+        max_new_tokens: answers are cut after so many.
         identity: see `Narrator`.
     """
 
-    def __init__(self, model: Any, processor: Any, *, question: str = QUESTION, identity: Any = None) -> None:
-        self.identity = {"model": identity, "question": question}
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        question: str = QUESTION,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        identity: Any = None,
+    ) -> None:
+        self.identity = {"model": identity, "question": question, "max_new_tokens": max_new_tokens}
         self.frames = FrameSampling(**processor.frame_sampling)
         self.sound = SoundSampling(**processor.sound_sampling) if model.audio_model is not None else None
         self.question = question
-        self._predictor = Predictor(model, processor, max_new_tokens=MAX_NEW_TOKENS)
+        self._predictor = Predictor(model, processor, max_new_tokens=max_new_tokens)
+
+    def asking(self, question: str) -> ChatNarrator:
+        """The same model, asked something else."""
+        other = copy.copy(self)
+        other.question, other.identity = question, {**self.identity, "question": question}
+        return other
 
     def describe(self, clips: Sequence[Clip], candidates: int, seed: int) -> list[list[Sentence]]:
         usable = [clip for clip in clips if clip.frames is not None or (clip.waveforms and self.sound is not None)]
