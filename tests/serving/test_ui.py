@@ -1,28 +1,34 @@
 """The page without a browser: which addresses there are, what is offered, what is kept apart. See also tests/e2e."""
 
 import asyncio
+import json
 import os
+import threading
 import time
 
 import pytest
 
 pytest.importorskip("gradio", reason="pip install 'videollm[demo]'")
 import httpx
+import torch
 
 from tests.small_model import small_model
 from videollm.serving.access import hosts_for
-from videollm.serving.model_worker import ModelChoice, ModelWorker
+from videollm.serving.model_worker import ModelChoice, ModelWorker, WorkerLimits
 from videollm.serving.ui import Page, alert_html, choices_of, delete_stale, known_path
 from videollm.serving.uploads import UploadStore
 
-MODEL = small_model()
+MODEL = small_model(context_tokens=8192)
+with torch.no_grad():  # never the likeliest word: its answers end at the limit
+    MODEL[0].get_output_embeddings().weight[MODEL[0].config.eos_token_id] = 0.0
 KEY = "a key that is long enough"
 
 
 @pytest.fixture(scope="module")
 def pages():
     """The page's application, free and behind a key."""
-    worker = ModelWorker(ModelChoice("small"), load=lambda choice, tell: MODEL).start()
+    limits = WorkerLimits(new_tokens=8000)
+    worker = ModelWorker(ModelChoice("small"), limits, load=lambda choice, tell: MODEL).start()
     store = UploadStore()
     page = Page(worker, store, [ModelChoice("small")])
     inner = page.app(page.rules(hosts_for("127.0.0.1", None), None))
@@ -163,3 +169,104 @@ def test_what_is_offered_starts_with_what_was_asked_for():
 def test_errors_are_words():
     assert alert_html([]) == ""
     assert alert_html(["a <b> is"]) == '<div class="alert" role="alert"><p>A &lt;b&gt; is</p></div>'
+
+
+class Visit:
+    """The page on a port of this machine, used as Gradio's script uses it."""
+
+    def __init__(self, app):
+        from videollm.serving.listening import address_of, bound, server_of
+
+        sock = bound("127.0.0.1", 0)
+        self.server = server_of(app)
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [sock]}, daemon=True)
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+        self.http = httpx.Client(base_url=address_of(sock, "127.0.0.1"), timeout=60)
+        assert self.http.get("/").status_code == 200
+        config = self.http.get("/config").json()
+        self.names = {one["id"]: one["props"].get("elem_id") for one in config["components"]}
+        self.functions = {
+            (self.names.get(target), event): one["id"]
+            for one in config["dependencies"]
+            for target, event in one["targets"]
+            if target is not None
+        }
+
+    def close(self):
+        self.http.close()
+        self.server.should_exit = True
+        self.thread.join(30)
+
+    def start(self, part, event, *data, session="abc"):
+        body = {"data": data, "fn_index": self.functions[part, event], "session_hash": session}
+        assert self.http.post("/gradio_api/queue/join", json=body).status_code == 200
+
+    def messages(self, session="abc"):
+        """What the queue tells until all is done."""
+        with self.http.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as stream:
+            for line in stream.iter_lines():
+                if line.startswith("data:"):
+                    yield json.loads(line[5:])
+
+    def done(self, part, event, *data):
+        self.start(part, event, *data)
+        return [m for m in self.messages() if m["msg"] in ("process_generating", "process_completed")]
+
+
+@pytest.fixture
+def visit(pages):
+    one = Visit(pages[0])
+    yield one
+    one.close()
+
+
+def test_a_question_is_answered_stopped_and_left_through_the_queue(visit, pages):
+    page = pages[2]
+    visit.done("example-0", "click")
+    (visitor,) = [v for v in page.visitors.values() if v.views]
+    assert [view.name for view in visitor.clips] == ["two_things.mp4"]
+    source = f"/media/{visitor.clips[0].id}"
+    assert visit.http.get(source).headers["content-type"] == "video/mp4"
+    assert visit.http.get(source, headers={"range": "bytes=0-9"}).status_code == 206
+    assert httpx.get(f"{visit.http.base_url}{source[1:]}").status_code == 400, "without the cookie"
+    assert httpx.get(f"{visit.http.base_url}{source[1:]}", cookies={"videollm": "c" * 43}).status_code == 404
+
+    updates = visit.done("question", "submit", "what is it", 0, 1, 24)
+    assert len(updates) > 1 and updates[-1]["success"]
+    (exchange,) = visitor.conversation.exchanges
+    assert exchange.question == "what is it" and exchange.clips == ("two_things.mp4",)
+    assert exchange.answer.text in visit.http.get("/export/conversation.md").text
+    assert visit.http.get("/export/conversation.json").json()["turns"][0]["answer"] == exchange.answer.text
+
+    # Stopped by its button, while it speaks.
+    visit.start("question", "submit", "tell all", 0, 1, 8000)
+    stopped = False
+    for message in visit.messages():
+        if message["msg"] == "process_generating" and not stopped and page.worker.answering:
+            stopped = True
+            visit.start("question", "stop")
+    assert stopped
+    assert visitor.conversation.exchanges[-1].answer.finish == "stopped"
+
+    # Left: whoever closes the page closes its heartbeat.
+    visit.start("question", "submit", "tell all", 0, 1, 8000, session="gone")
+    with visit.http.stream("GET", "/gradio_api/heartbeat/gone") as heartbeat:
+        next(heartbeat.iter_lines())
+        for message in visit.messages("gone"):
+            if message["msg"] == "process_generating" and page.worker.answering:
+                break
+    end = time.monotonic() + 20
+    while page.worker.answering:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert [one.answer.finish for one in visitor.conversation.exchanges] == ["length", "stopped", "stopped"]
+
+
+def test_a_failed_question_is_one_sentence_and_goes_back_into_the_box(visit, pages):
+    updates = visit.done("question", "submit", "a\x00b", 0, 1, 24)
+    last = json.dumps(updates)
+    assert "control character" in last and "Traceback" not in last
+    assert updates[-1]["success"]
+    assert visit.done("question", "submit", "what is it", 0, 1, 24)[-1]["success"]

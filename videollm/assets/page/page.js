@@ -88,6 +88,16 @@
     }
   });
 
+  // Gradio leaves these two without a name.
+  const named = { "submit-button": "Ask", "stop-button": "Stop" };
+  new MutationObserver(() => {
+    for (const [kind, name] of Object.entries(named))
+      for (const button of document.querySelectorAll(`#question .${kind}:not([aria-label])`)) {
+        button.setAttribute("aria-label", name);
+        button.title = name;
+      }
+  }).observe(document, { childList: true, subtree: true });
+
   // Events of players do not bubble: they are caught on their way down.
   document.addEventListener("timeupdate", (event) => {
     const clip = event.target.closest?.(".clip");
