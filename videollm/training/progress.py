@@ -100,7 +100,7 @@ class Progress(TrainerCallback):
 
     def _words(self, logs: Mapping[str, Any]) -> list[str]:
         each = [f"{key.removeprefix(LOSS_OF)} {logs[key]:.3f}" for key in sorted(logs) if key.startswith(LOSS_OF)]
-        words = [f"loss {float(logs['loss']):.3f}" + (f" ({', '.join(each)})" if len(each) > 1 else "")]
+        words = [f"loss {float(logs['loss']):.3f}" + (f" ({', '.join(each)})" if each else "")]
         words.append(f"{_round(logs['samples_per_second'])} samples/s")
         if "tokens_per_second" in logs:
             words.append(f"{_round(logs['tokens_per_second'])} tokens/s")
