@@ -191,7 +191,7 @@ def _write_shard(
                 if name not in ("pixel_values", "audio_values"):
                     whole = name in ("frame_seconds", "segment_seconds")
                     kept.setdefault(name, []).append(value if whole else value[None])
-    staging = target.with_suffix(f".part-{os.getpid()}")
+    staging = target.with_suffix(".part")  # what a killed run left of this shard is written over
     told = {"format": FORMAT, "encoder": encoder, "unusable": json.dumps(unusable)}
     try:
         save_file({name: torch.cat(values) for name, values in kept.items()}, staging, told)
@@ -291,6 +291,11 @@ class KeptClips:
         if _checksum(stored["frame_states"], stored["segment_states"]) != int(self.extra["checksum"][number]):
             raise DataError(f"{self.paths[shard]}: damaged; delete it, it is made again")
         return stored
+
+    def times(self, number: int) -> tuple[np.ndarray, bool]:
+        """The seconds of a clip's frames, and whether it has sound, without reading its states."""
+        shard, frame, segment, frame_end, segment_end = self._places[number].tolist()
+        return self._file(shard).get_slice("frame_seconds")[frame:frame_end].numpy(), segment_end > segment
 
     def _file(self, shard: int) -> Any:
         if shard not in self._files:
@@ -491,8 +496,7 @@ class KeptMedia:
 
     def preview(self, media: Media, look: Look) -> Clip:
         number = self._find(media, look)
-        kept = self._clips[number]
-        return self._clip(number, kept["frame_seconds"].numpy(), len(kept["segment_seconds"]) > 0)
+        return self._clip(number, *self._clips.times(number))
 
 
 @lru_cache(maxsize=4096)
