@@ -22,6 +22,8 @@ from videollm.errors import VideoLLMError
 VERBS: dict[str, tuple[str, str]] = {
     "chat": ("videollm.cli.chat", "ask about videos, images and sounds: one question, or a conversation"),
     "narrate": ("videollm.cli.narrate", "tell what happens in videos of any length, with times"),
+    "index": ("videollm.cli.index", "make folders of videos searchable; again, bring the index up to date"),
+    "search": ("videollm.cli.search", "find moments of indexed videos by words"),
     "convert": ("videollm.cli.convert", "make a model folder of published checkpoints"),
     "train": ("videollm.cli.train", "train a model by a recipe (YAML)"),
     "data": ("videollm.cli.data", "look over a dataset, write a published one in our schema, or pack it into shards"),
@@ -41,7 +43,7 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, one_line(f"{self.prog}: {message}; see {self.prog} --help") + "\n")
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Files and flags in any order; the library's own takes the files of a list from one place only."""
         if self._subparsers is not None or "--" in args:
             return super().parse_args(args, namespace)

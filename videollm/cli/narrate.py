@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     if args.model == "tiny":
         from videollm.cli.chat import TINY_NOTICE
 
-        _tell(TINY_NOTICE)
+        tell(TINY_NOTICE)
     if jobs is None:
         return _to_terminal(videos, settings, narrator, scorer, rephraser)
     return _to_files(jobs, settings, narrator, scorer, rephraser)
@@ -108,10 +108,10 @@ def _to_terminal(
         if len(videos) > 1:
             print(f"{shown(name)}:", flush=True)
         # On a terminal the lines themselves show how far it is.
-        bar = None if sys.stdout.isatty() else _Bar(name)
+        bar = None if sys.stdout.isatty() else Bar(name)
         try:
             for one in narrate(
-                video, narrator, **asdict(settings), scorer=scorer, rephraser=rephraser, progress=bar, report=_tell
+                video, narrator, **asdict(settings), scorer=scorer, rephraser=rephraser, progress=bar, report=tell
             ):
                 print(shown(str(one)), flush=True)
         except VideoLLMError as error:
@@ -129,15 +129,15 @@ def _to_files(jobs: list[Job], settings: NarrationSettings, narrator: Any, score
     from videollm.cli.main import one_line
     from videollm.tools.narrate import narrate_files
 
-    bars: list[_Bar] = []
+    bars: list[Bar] = []
 
     def progress(job: Job) -> Progress:
-        bars.append(_Bar(job.name))
+        bars.append(Bar(job.name))
         return bars[-1]
 
     try:
         failed = narrate_files(
-            jobs, narrator, settings, scorer=scorer, rephraser=rephraser, progress=progress, report=_tell
+            jobs, narrator, settings, scorer=scorer, rephraser=rephraser, progress=progress, report=tell
         )
     except KeyboardInterrupt:
         print(one_line("videollm: interrupted; the same command goes on from here"), file=sys.stderr)
@@ -148,7 +148,7 @@ def _to_files(jobs: list[Job], settings: NarrationSettings, narrator: Any, score
     return 2 if failed else 0
 
 
-class _Bar:
+class Bar:
     """Windows that are done, as a bar on a terminal; nothing where stderr is none."""
 
     def __init__(self, name: str) -> None:
@@ -169,7 +169,7 @@ class _Bar:
             self._bar.close()
 
 
-def _tell(sentence: str) -> None:
+def tell(sentence: str) -> None:
     from videollm.cli.main import one_line
 
     print(one_line(f"videollm: {sentence}"), file=sys.stderr, flush=True)

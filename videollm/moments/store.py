@@ -226,6 +226,14 @@ class MomentStore:
         order = sorted(scores, key=lambda key: (-scores[key], rows[key]["video"], rows[key]["start_seconds"]))
         return _joined([(rows[key], scores[key], ranks[key]) for key in order], by_content, limit)
 
+    def check_encoder(self, kind: VectorKind, name: str) -> None:
+        """Raises MomentIndexError where the vectors of a kind are of another encoder, or there are none."""
+        if self.encoders.get(kind) != name:
+            raise MomentIndexError(
+                f"{self.address} was made with {_told(self.encoders)}, asked with {name}; search with the encoder that "
+                "made the index, or with words alone"
+            )
+
     def _check(self, table: Any, kind: VectorKind, vector: np.ndarray) -> None:
         if kind not in table.schema.names:
             raise MomentIndexError(f"{self.address} holds no vectors of kind {kind!r}; it has {_told(self.encoders)}")

@@ -1,0 +1,86 @@
+"""Vectors of what is seen, and of words about it: LaViLa's dual encoder, which puts both in one space."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from videollm.clips import Clip
+from videollm.errors import ModelNotFoundError
+from videollm.media.sampling import FrameSampling, segment_centre_indices
+from videollm.models import hub
+
+if TYPE_CHECKING:
+    from videollm.models.lavila import LavilaDualEncoder, LavilaProcessor
+
+
+class SightEncoder:
+    """Windows and words as unit vectors.
+
+    Args:
+        model, processor: of one folder.
+        name: tells these weights from others; an index remembers it.
+    """
+
+    def __init__(self, model: LavilaDualEncoder, processor: LavilaProcessor, name: str) -> None:
+        self.model, self.processor, self.name = model, processor, name
+        self.width = int(model.config.projection_dim)
+        self.frames = FrameSampling("centre", frames=processor.image_processor.num_frames)
+
+    @torch.inference_mode()
+    def clips(self, clips: Sequence[Clip]) -> list[np.ndarray | None]:
+        """Windows as float32 ``(D,)``; None where nothing is to be seen."""
+        seen = [clip for clip in clips if clip.frames is not None]
+        if not seen:
+            return [None for _ in clips]
+        count = self.processor.image_processor.num_frames
+        pixels = []
+        for clip in seen:
+            assert clip.frames is not None
+            pixels.append(clip.frames.pixels[segment_centre_indices(len(clip.frames), count)])
+        values = self.processor.clips(pixels)["pixel_values"].to(self.model.device, self.model.dtype)
+        rows = iter(self.model(pixel_values=values).video_embeds.float().cpu().numpy())
+        return [None if clip.frames is None else next(rows) for clip in clips]
+
+    @torch.inference_mode()
+    def words(self, text: str) -> np.ndarray:
+        """Words as float32 ``(D,)``."""
+        batch = {name: value.to(self.model.device) for name, value in self.processor.texts([text]).items()}
+        return self.model(**batch).text_embeds[0].float().cpu().numpy()
+
+
+def load_sight_encoder(folder: str | Path, device: str | None = None) -> SightEncoder:
+    """LaViLa's dual encoder from its folder.
+
+    Raises:
+        ModelNotFoundError: no such model, or one of another kind.
+        ConfigError: a device that cannot be used.
+    """
+    from safetensors import SafetensorError
+
+    from videollm.models.lavila import LavilaDualEncoder, LavilaProcessor
+
+    place, where = Path(folder).expanduser(), hub.choose_device(device)
+    try:
+        kind = json.loads((place / "config.json").read_text(encoding="utf-8")).get("model_type")
+        if kind != "lavila_dual_encoder":
+            raise ValueError(f"it is of a {kind!r} model")
+        model: Any = LavilaDualEncoder.from_pretrained(place, local_files_only=True, dtype=torch.float32)
+        processor = LavilaProcessor.from_pretrained(place, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelNotFoundError(
+            f"no dual encoder in {folder} ({reason}); give the folder that videollm convert lavila made of one"
+        ) from error
+    digest = hashlib.sha256()
+    for file in sorted(place.glob("*.safetensors")):
+        with file.open("rb") as opened:
+            while block := opened.read(2**20):
+                digest.update(block)
+    return SightEncoder(model.to(where).eval(), processor, f"lavila-{digest.hexdigest()[:16]}")

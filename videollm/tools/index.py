@@ -1,0 +1,198 @@
+"""An index of videos: each cut into windows, and of each window stored what is told of it and a vector of what is seen.
+
+A video that is stored, and has not changed since, is not read again; one that changed replaces what it was. A run that
+was killed is begun again: what it had stored stays, the video that it was at is done anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from videollm.clips import Clip
+from videollm.errors import ConfigError, MediaError
+from videollm.media.decode_worker import OpenWindows, open_windows
+from videollm.media.source import Limits
+from videollm.media.windows import Window, WindowSampling
+from videollm.moments.moment import Moment, VectorKind, Video
+from videollm.moments.store import MomentStore
+from videollm.tools.narrate import LONG_FILE, Progress, Report
+
+if TYPE_CHECKING:
+    from videollm.moments.embed import SightEncoder
+    from videollm.tools.narrators import Narrator
+
+LOOK_QUESTION = "Describe the video."
+"""What a chat model is asked about each window."""
+LISTEN_QUESTION = "What do you hear?"
+"""What it is asked about the sound of each window."""
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """How videos are cut.
+
+    Attributes:
+        window_seconds: length of a window.
+        stride_seconds: from the start of one to the start of the next; less than the length, they overlap, so that
+            whatever happens lies whole in one of them.
+        batch_windows: how many are looked at at once.
+
+    Raises:
+        ConfigError: a value out of its range.
+    """
+
+    window_seconds: float = 4.0
+    stride_seconds: float = 2.0
+    batch_windows: int = 8
+
+    def __post_init__(self) -> None:
+        if not 0.05 <= self.stride_seconds <= self.window_seconds < float("inf"):
+            raise ConfigError(
+                f"windows of {self.window_seconds:g} s every {self.stride_seconds:g} s leave gaps or make no sense; "
+                "the stride is at least 0.05 s and at most the window"
+            )
+        if self.batch_windows < 1:
+            raise ConfigError(f"the batch must be at least 1 window, found {self.batch_windows}")
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Those who look at windows.
+
+    Attributes:
+        narrator: tells what is seen.
+        listener: tells what is heard; None: nobody does.
+        encoder: makes the vectors of what is seen; None: there are none, and only words find anything.
+    """
+
+    narrator: Narrator
+    listener: Narrator | None = None
+    encoder: SightEncoder | None = None
+
+    def open(self, into: str | Path) -> MomentStore:
+        """The index for this crew's vectors; raises MomentIndexError where it is of another's."""
+        widths: dict[VectorKind, int] = {} if self.encoder is None else {"seen": self.encoder.width}
+        names: dict[VectorKind, str] = {} if self.encoder is None else {"seen": self.encoder.name}
+        return MomentStore.create(into, widths, names)
+
+    def made_by(self, settings: IndexSettings) -> str:
+        """What decides what is stored, in short: another value means that a video is done anew."""
+        told = {
+            "narrator": self.narrator.identity,
+            "listener": None if self.listener is None else self.listener.identity,
+            "encoder": None if self.encoder is None else self.encoder.name,
+            "windows": asdict(settings),
+        }
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What a run did with each video, by path; ``failed`` with the reason."""
+
+    stored: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    removed: tuple[str, ...]
+    failed: tuple[tuple[str, str], ...]
+
+
+def index(
+    videos: Sequence[Path],
+    into: str | Path,
+    crew: Crew,
+    settings: IndexSettings | None = None,
+    *,
+    prune: bool = False,
+    limits: Limits = LONG_FILE,
+    progress: Callable[[Path], Progress] | None = None,
+    report: Report | None = None,
+) -> Indexed:
+    """Bring an index up to date with videos.
+
+    Args:
+        videos: files.
+        into: the folder or object store of the index, made if need be.
+        crew: who looks at the windows.
+        settings: how videos are cut.
+        prune: take videos out of the index whose file is gone.
+        limits: what reading a file may cost.
+        progress: gives, for each video, what is told of the windows that are done.
+        report: gets sentences for the user, among them why a video could not be read; the others go on.
+
+    Raises:
+        MomentIndexError: the index cannot be used.
+    """
+    settings = settings or IndexSettings()
+    store, made_by = crew.open(into), crew.made_by(settings)
+    known = {video.path: video for video in store.videos()}
+    stored: list[str] = []
+    unchanged: list[str] = []
+    failed: list[tuple[str, str]] = []
+    for file in videos:
+        path = str(file.resolve())
+        try:
+            with open_windows(file, _sampling(crew, settings), limits=limits) as opened:
+                before = known.get(path)
+                if before and (before.content, before.made_by) == (opened.file.content_hash, made_by):
+                    unchanged.append(path)
+                    continue
+                moments = _moments(opened, crew, settings, None if progress is None else progress(file))
+                about = opened.file
+            store.put(Video(path, about.content_hash, about.duration_seconds, len(moments), made_by), moments)
+        except MediaError as error:
+            failed.append((path, str(error)))
+            if report is not None:
+                report(str(error))
+            continue
+        stored.append(path)
+    removed = [path for path in known if prune and not Path(path).exists()]
+    for path in removed:
+        store.remove(path)
+    if stored or removed:
+        store.tidy()
+    return Indexed(tuple(stored), tuple(unchanged), tuple(removed), tuple(failed))
+
+
+def _sampling(crew: Crew, settings: IndexSettings) -> WindowSampling:
+    sound = crew.narrator.sound if crew.listener is None else crew.listener.sound
+    return WindowSampling(settings.window_seconds, settings.stride_seconds, crew.narrator.frames, sound)
+
+
+def _moments(opened: OpenWindows, crew: Crew, settings: IndexSettings, progress: Progress | None) -> list[Moment]:
+    """All windows of a video, a batch at a time; of their pictures and sounds nothing is kept."""
+    moments: list[Moment] = []
+    total = len(opened.file.spans)
+    for number, group in groupby(opened, key=lambda window: window.index // settings.batch_windows):
+        moments += _described(list(group), crew, number)
+        if progress is not None:
+            progress(min((number + 1) * settings.batch_windows, total), total)
+    return moments
+
+
+def _described(windows: Sequence[Window], crew: Crew, number: int) -> list[Moment]:
+    clips = [window.clip for window in windows]
+    seen = [_first(said) for said in crew.narrator.describe(clips, 1, number)]
+    heard = ["" for _ in clips]
+    if crew.listener is not None:
+        sounds = [clip for clip in clips if clip.waveforms]
+        told = iter(crew.listener.describe([_without_pictures(clip) for clip in sounds], 1, number))
+        heard = [_first(next(told)) if clip.waveforms else "" for clip in clips]
+    vectors = [None for _ in clips] if crew.encoder is None else crew.encoder.clips(clips)
+    return [
+        Moment(window.start_seconds, window.end_seconds, narration, sound, {} if vector is None else {"seen": vector})
+        for window, narration, sound, vector in zip(windows, seen, heard, vectors, strict=True)
+    ]
+
+
+def _first(said: Sequence[object]) -> str:
+    return " ".join(str(getattr(said[0], "text", "")).split()) if said else ""
+
+
+def _without_pictures(clip: Clip) -> Clip:
+    return replace(clip, kind="audio", frames=None)
