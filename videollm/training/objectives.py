@@ -478,8 +478,8 @@ class ConversationObjective(nn.Module):
         Returns:
             ``loss``; and ``by_source`` float ``(datasets, 3)``: sum of losses, target tokens, rows.
         """
-        video, idle = self._soft_tokens("video", _rows(media, seen, ("pixel_values", "frame_")))
-        sound, idle_ear = self._soft_tokens("audio", _rows(media, heard, ("audio_values", "segment_")))
+        video, idle = self._soft_tokens("video", _rows(media, seen, ("pixel_values", "frame_")), labels.device)
+        sound, idle_ear = self._soft_tokens("audio", _rows(media, heard, ("audio_values", "segment_")), labels.device)
         unheard = [one for one in (idle, idle_ear) if one is not None]
         loss, each, learned = _conversation_loss(
             self, input_ids, attention_mask, labels, video, sound, targets_in_step=num_items_in_batch,
@@ -496,7 +496,7 @@ class ConversationObjective(nn.Module):
         return outputs
 
     def _soft_tokens(
-        self, branch: str, media: dict[str, torch.Tensor]
+        self, branch: str, media: dict[str, torch.Tensor], device: torch.device
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """(the soft tokens of a batch's clips or None, what keeps the branch in step where there are none).
 
@@ -507,11 +507,11 @@ class ConversationObjective(nn.Module):
         encode = self.model.get_video_features if branch == "video" else self.model.get_audio_features
         if media and len(next(iter(media.values()))):
             return encode(**media), None
-        return None, 0 * encode(**self._empty(branch)).sum()
+        return None, 0 * encode(**self._empty(branch, device)).sum()
 
-    def _empty(self, branch: str) -> dict[str, torch.Tensor]:
-        """A clip of nothing."""
-        config, device = self.model.config, self.model.video_query_tokens.device
+    def _empty(self, branch: str, device: torch.device) -> dict[str, torch.Tensor]:
+        """A clip of nothing. No parameter is looked at: ZeRO-3 would fetch it, and nobody else would take part."""
+        config = self.model.config
         if branch == "video":
             size = config.vision_config.image_size
             shape = (config.num_query_tokens, config.qformer_config.hidden_size) if self.kept else (3, size, size)
@@ -520,9 +520,8 @@ class ConversationObjective(nn.Module):
             audio = config.audio_config
             shape = (audio.projection_dim,) if self.kept else (1, audio.num_mel_bins, audio.target_length)
             name, seconds = ("segment_states" if self.kept else "audio_values"), "segment_seconds"
-        number = self.model.video_query_tokens.dtype
         return {
-            name: torch.zeros(1, 1, *shape, dtype=number, device=device),
+            name: torch.zeros(1, 1, *shape, dtype=self.model.dtype, device=device),
             seconds: torch.zeros(1, 1, device=device),
         }
 
