@@ -215,7 +215,7 @@ class Visit:
         return [m for m in self.messages() if m["msg"] in ("process_generating", "process_completed")]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def visit(pages):
     one = Visit(pages[0])
     yield one

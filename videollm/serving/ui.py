@@ -577,6 +577,9 @@ class Page:
         while True:
             await asyncio.sleep(JANITOR_SECONDS)
             self.store.sweep()
+            for token, visitor in list(self.visitors.items()):
+                if visitor.conversation is None:  # came, and brought nothing
+                    del self.visitors[token]
             await asyncio.to_thread(delete_stale, self.incoming, time.time() - STALE_SECONDS)
 
 
