@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import shutil
@@ -297,6 +298,22 @@ def with_code(bundle: Path) -> None:
     torch.save({**loaded, "scaler": Code()}, bundle / VL)
 
 
+CODE = {"AutoConfig": "mine.Config", "AutoTokenizer": ["mine.Tokenizer", "mine.Tokenizer"]}
+
+
+def configured(bundle: Path, **changed: Any) -> None:
+    path = bundle / LLAMA / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    (bundle / LLAMA / "mine.py").write_text("open('CODE_WAS_RUN', 'w')")
+
+
+def tokenizer_with_code(bundle: Path) -> None:
+    configured(bundle)
+    (bundle / LLAMA / "tokenizer.model").unlink()
+    (bundle / LLAMA / "tokenizer.json").write_text("{}")
+    (bundle / LLAMA / "tokenizer_config.json").write_text(json.dumps({"auto_map": CODE, "tokenizer_class": "Mine"}))
+
+
 # What is done to a whole bundle, and what is said of it.
 WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no eye": (lambda b: (b / "eva_vit_g.pth").unlink(), "the EVA ViT .* is missing; give it, too"),
@@ -323,6 +340,20 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "code": (with_code, r"holds code \(posix.system\) beside its weights and was not run"),
     "swapped": (swap, f"{AL} is published as .*AL.*, but holds .*VL.*swapped"),
     "two branches": (lambda b: shutil.copy(b / VL, b / "more.pth"), "was given 2 times .*give one"),
+    "integers": (
+        lambda b: edit(b / VL, lambda k: k.update(video_query_tokens=k["video_query_tokens"].int())),
+        "int32 num",
+    ),
+    "no numbers": (lambda b: edit(b / AL, lambda k: k["audio_query_tokens"].fill_(math.nan)), "that are not finite"),
+    "sparse": (
+        lambda b: edit(b / VL, lambda k: k.update(video_query_tokens=k["video_query_tokens"].to_sparse())),
+        "holds sparse tensors",
+    ),
+    "a million layers": (lambda b: configured(b, num_hidden_layers=10**6), "asks for 1000000 layers, .* have 2;"),
+    "no heads": (lambda b: configured(b, num_attention_heads=0), "is no config of a decoder"),
+    "no decoder at all": (lambda b: configured(b, model_type="t5"), "a 't5' model answers no prompts"),
+    "a decoder with code": (lambda b: configured(b, model_type="mine", auto_map=CODE), "is no config of a decoder"),
+    "a tokenizer with code": (tokenizer_with_code, "the tokenizer in .* cannot be used"),
     "projection": (lambda b: torch.save({"model": {"llama_proj.bias": torch.ones(1)}}, b / "p.pth"), "leave it out"),
 }
 
@@ -330,6 +361,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
 @pytest.mark.parametrize("what", WRONG)
 def test_wrong_inputs(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked whether to run foreign code"))
     spoil, words = WRONG[what]
     spoil(bundle)
     before = sorted(tmp_path.rglob("*"))

@@ -43,6 +43,8 @@ def test_device(folder) -> None:
     assert hub.load(folder, device="auto")[0].device.type in ("cpu", "cuda", "mps")
     with pytest.raises(ConfigError, match="device 'toaster' cannot be used here"):
         hub.load(folder, device="toaster")
+    with pytest.raises(ConfigError, match="device 'meta' cannot be used here"):
+        hub.load(folder, device="meta")
 
 
 def one_line(error: Exception) -> str:
@@ -240,3 +242,18 @@ def test_a_folder_that_lacks_weights(folder, model, tmp_path) -> None:
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelNotFoundError, match=r"2 missing weights, e.g. video_projection\.bias"):
         hub.load(tmp_path)
+
+
+def test_code_in_a_folder_is_neither_run_nor_offered(folder, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library would ask at the terminal whether to run it."""
+    copy(folder, tmp_path)
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    path = tmp_path / "tokenizer_config.json"
+    held = json.loads(path.read_text()) if path.exists() else {}
+    auto = {"auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}, "tokenizer_class": "Evil"}
+    path.write_text(json.dumps(held | auto))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked whether to run foreign code"))
+    with pytest.raises(ModelNotFoundError, match="incomplete") as caught:
+        hub.load(tmp_path)
+    one_line(caught.value)
+    assert not (tmp_path / "ran").exists()

@@ -7,8 +7,10 @@ import contextlib
 import errno
 import fnmatch
 import json
+import math
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import ConversionError
+
+ON_DISK: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""How the library opens somebody else's folder: without the code in it, and without asking whether to run that."""
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
@@ -89,7 +94,7 @@ def inspect(path: Path) -> Checkpoint:
         raise ConversionError(f"{path} is only the address of a large file; fetch it with `git lfs pull`")
     if head.lstrip()[:1] == b"<":
         raise ConversionError(f"{path} is a web page, not weights; download the file itself again")
-    if head[:1] == b"\x80" and head[1] > _TORCH_PICKLE_PROTOCOL:
+    if head[:1] == b"\x80" and head[1:2] > bytes([_TORCH_PICKLE_PROTOCOL]):
         raise ConversionError(
             f"{path} is a pickle that torch did not write: it may hold code and was not opened; use the published file"
         )
@@ -160,14 +165,23 @@ _SAFETENSORS = {
 }  # fmt: skip
 
 
+_LONGEST_HEADER_BYTES = 100_000_000
+"""As the library has it."""
+
+
 def _safetensors_header(path: Path) -> dict[str, Any]:
     """What a file says of its tensors; without the library, which would map all of it into memory for that."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if length > path.stat().st_size:
+        if length > min(path.stat().st_size, _LONGEST_HEADER_BYTES):
             raise ValueError("the header is cut off")
         header = json.loads(file.read(length))
     header.pop("__metadata__", None)
+    for name, entry in header.items():
+        first, last = entry["data_offsets"]
+        size = math.prod(entry["shape"]) * _SAFETENSORS[entry["dtype"]].itemsize
+        if min(entry["shape"], default=0) < 0 or first < 0 or last - first != size:
+            raise ValueError(f"{name} has another size than its shape says")
     end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if 8 + length + end != path.stat().st_size:
         raise ValueError("the tensors are cut off")
@@ -175,6 +189,7 @@ def _safetensors_header(path: Path) -> dict[str, Any]:
 
 
 def _load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    _check_stored(path)
     with _explained(path), torch.serialization.safe_globals(_PLAIN):
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -185,8 +200,26 @@ def _load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(loaded, Mapping):
         raise ConversionError(f"{path} holds a {type(loaded).__name__}, not weights by name; give a checkpoint")
+    tensors = unwrap(loaded)
+    if any(value.layout != torch.strided for value in tensors.values()):
+        raise ConversionError(f"{path} holds sparse tensors, which no published file does; give a checkpoint")
+    if not all(isinstance(key, str) for key in tensors):
+        raise ConversionError(f"{path} holds tensors under names that are no text; give a checkpoint")
     beside = {str(key): value for key, value in loaded.items() if not isinstance(value, torch.Tensor)}
-    return unwrap(loaded), {k: vars(v) if isinstance(v, argparse.Namespace) else v for k, v in beside.items()}
+    return tensors, {k: vars(v) if isinstance(v, argparse.Namespace) else v for k, v in beside.items()}
+
+
+def _check_stored(path: Path) -> None:
+    """Torch stores its archives as they are; one that is compressed could unpack to any size."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            squeezed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # of the format before 2020, or damaged: torch says which
+    if squeezed:
+        raise ConversionError(
+            f"{path} is a compressed archive, which torch does not write, and was not opened; use the published file"
+        )
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -133,6 +134,7 @@ def build(
         ConversionError: for a published file that has changed, or a disk that is full.
     """
     checkpoints = [source.checkpoint for source in sources]
+    _check_numbers(sources, plan)
     _check_room(out, plan, checkpoints, dtype)
     checksums = Checksums()
     say(f"reading {len(checkpoints)} files")
@@ -172,6 +174,19 @@ def _piece(source: Source, dropped: dict[str, list[str]], left_out: list[str], d
     }
 
 
+def _check_numbers(sources: Sequence[Source], plan: Plan) -> None:
+    """Every parameter is made of floating point numbers; integers would load as weights that answer nonsense."""
+    for fill in plan.fills:
+        source = sources[fill.piece]
+        for key in fill.sources:
+            if key is not None and not source.checkpoint.dtypes[key].is_floating_point:
+                kind = str(source.checkpoint.dtypes[key]).removeprefix("torch.")
+                raise ConversionError(
+                    f"{key} in {source.label} holds {kind} numbers, weights are floating point; get the published file "
+                    f"anew"
+                )
+
+
 def _check_room(out: Path, plan: Plan, checkpoints: Sequence[Checkpoint], dtype: torch.dtype | None) -> None:
     needed = sum(_bytes(fill, checkpoints[fill.piece], dtype) for fill in plan.fills)
     free = _free(Path(os.path.abspath(out)))
@@ -207,6 +222,7 @@ def _write_weights(folder: Path, plan: Plan, checkpoints: Sequence[Checkpoint], 
             with checkpoint.open() as read:
                 for name, shard in mine:
                     tensors = {fill.target: _own(fill.make(read), dtype) for fill in shard}
+                    _check_finite(tensors, checkpoint, dtype)
                     save_file(tensors, folder / name, metadata={"format": "pt"})
                     weight_map |= dict.fromkeys(tensors, name)
                     parameters += sum(value.numel() for value in tensors.values())
@@ -218,6 +234,15 @@ def _write_weights(folder: Path, plan: Plan, checkpoints: Sequence[Checkpoint], 
     for name in names:  # safetensors makes files that only their owner may read
         (folder / name).chmod(index.stat().st_mode)
     return parameters
+
+
+def _check_finite(tensors: Mapping[str, torch.Tensor], checkpoint: Checkpoint, dtype: torch.dtype | None) -> None:
+    """A damaged download, or a number format that is too narrow, would make a model that answers nonsense."""
+    for name, value in tensors.items():
+        # Of the extremes, which need no memory of the tensor's size, as a mask of all numbers would.
+        if value.numel() and not all(math.isfinite(float(extreme)) for extreme in value.aminmax()):
+            cure = "download it again" if dtype is None else f"try another --dtype than {dtype}, or download it again"
+            raise ConversionError(f"{checkpoint.path} gives numbers for {name} that are not finite; {cure}")
 
 
 def _own(value: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:

@@ -10,10 +10,11 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers.models.auto.configuration_auto import AutoConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from ..errors import ConversionError
 from ..models.video_llama import VideoLlamaConfig
-from .checkpoint import SUFFIXES, Source, inspect
+from .checkpoint import ON_DISK, SUFFIXES, Source, inspect
 from .published import FILES
 
 WHAT: dict[str, str] = {
@@ -171,7 +172,17 @@ def check_complete(sources: Sources, audio: bool) -> None:
             raise ConversionError(f"{WHAT[kind]} is missing; give it, too (videollm convert video-llama --list)")
         if kind != "llama" and len(labels) > 1:
             raise ConversionError(f"{WHAT[kind]} was given {len(labels)} times ({', '.join(labels)}); give one")
-    width = decoder_config(sources.decoder).hidden_size
+    config = decoder_config(sources.decoder)
+    layers = {
+        key.split(".")[2] for s in sources.files for key in s.checkpoint.shapes if key.startswith("model.layers.")
+    }
+    if layers and len(layers) != config.num_hidden_layers:
+        # Said before a model is made of it: a config may ask for millions.
+        raise ConversionError(
+            f"{sources.decoder / 'config.json'} asks for {config.num_hidden_layers} layers, the weights beside it have "
+            f"{len(layers)}; download the decoder again"
+        )
+    width = config.hidden_size
     for kind, key in (("video_branch", "llama_proj.weight"), ("audio_branch", "audio_llama_proj.weight")):
         source = sources.one(kind)
         wide = source.checkpoint.shapes.get(key, (width,))[0] if source else width
@@ -194,10 +205,12 @@ def decoder_config(folder: Path) -> Any:
         ConversionError: if the folder has none.
     """
     try:
-        config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config: Any = AutoConfig.from_pretrained(folder, **ON_DISK)
         if config.model_type == VideoLlamaConfig.model_type:
             raise ConversionError(f"{folder} is a converted model already; give it to videollm chat --model")
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise ValueError(f"a {config.model_type!r} model answers no prompts")
         return config
-    except (ValueError, OSError, KeyError, TypeError, StrictDataclassError) as error:
+    except (ValueError, OSError, KeyError, TypeError, ZeroDivisionError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())[:160]
         raise ConversionError(f"{folder / 'config.json'} is no config of a decoder ({reason})") from error

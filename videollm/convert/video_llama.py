@@ -20,7 +20,7 @@ from ..models.video_llama import VideoLlamaConfig, VideoLlamaForConditionalGener
 from ..models.video_llama.chat_templates import OWN, PUBLISHED
 from ..models.video_llama.llama_tokenizer import PLACEHOLDERS, as_published, llama_tokenizer
 from .audit import Piece, Plan, Shape, audit
-from .checkpoint import unwrap, without
+from .checkpoint import ON_DISK, unwrap, without
 from .folder import build
 from .imagebind import audio_logit_scale, imagebind_state_dict
 from .keymap import AUDIO_BRANCH, BLIP2, EVA_VIT, LLAMA, VIDEO_BRANCH, Drop, Rule, find, imagebind, under
@@ -208,7 +208,7 @@ def _tokenizer(folder: Path, own: bool) -> Any:
         if own:
             # Newer tokenizers are one file; an older kind has no template of its own.
             newer = (folder / "tokenizer.json").is_file()
-            tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True) if newer else None
+            tokenizer: Any = AutoTokenizer.from_pretrained(folder, **ON_DISK) if newer else None
             if not newer or not tokenizer.chat_template:
                 raise ConversionError(f"the tokenizer in {folder} has no chat template; choose another --prompt")
             if tokenizer.pad_token_id is None:
@@ -217,7 +217,7 @@ def _tokenizer(folder: Path, own: bool) -> Any:
         if (folder / "tokenizer.model").is_file():
             return llama_tokenizer(folder / "tokenizer.model")
         if (folder / "tokenizer.json").is_file():
-            return as_published(AutoTokenizer.from_pretrained(folder, local_files_only=True))
+            return as_published(AutoTokenizer.from_pretrained(folder, **ON_DISK))
     except (ValueError, OSError, ModelNotFoundError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConversionError(f"the tokenizer in {folder} cannot be used ({reason})") from error

@@ -305,6 +305,8 @@ def choose_device(asked: str | torch.device | None = None) -> torch.device:
         return torch.device("cpu")
     try:
         device = torch.device(asked)
+        if device.type == "meta":
+            raise NotImplementedError("it holds shapes without numbers")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().split("\n")[0]

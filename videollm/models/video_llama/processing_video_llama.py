@@ -193,7 +193,9 @@ class VideoLlamaProcessor(ProcessorMixin):
         return [
             VideoLlamaImageProcessor(**saved.get("image_processor", {})),
             VideoLlamaFeatureExtractor(**saved.get("feature_extractor", {})),
-            cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, **kwargs),
+            cls._load_tokenizer_from_pretrained(
+                "tokenizer", pretrained_model_name_or_path, **{**kwargs, "trust_remote_code": False}
+            ),
         ]
 
     # ---- media
