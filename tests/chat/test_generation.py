@@ -8,7 +8,7 @@ import torch
 from tests.small_model import TEXTS, small_model
 from videollm.chat.cache import KeyValueCache
 from videollm.chat.generation import Decoding, GenerationOptions, TokenChooser, WordStream, prefill
-from videollm.errors import ConfigError
+from videollm.errors import ChatError, ConfigError
 from videollm.models.video_llama.tiny_tokenizer import build_tiny_tokenizer
 
 
@@ -191,3 +191,11 @@ def test_bytes_that_are_no_character_are_given_at_the_end_only(tokenizer):
     ids = tokenizer("a é", add_special_tokens=False)["input_ids"][:-1]
     words = WordStream(tokenizer)
     assert "\ufffd" not in "".join(words.put(i) for i in ids)
+
+
+def test_logits_that_are_no_numbers_are_an_error():
+    logits = torch.tensor([0.0, math.nan, 1.0])
+    for options in (GenerationOptions(), GenerationOptions(temperature=1.0)):
+        with pytest.raises(ChatError, match="weights are damaged") as caught:
+            TokenChooser(options).choose(logits, [])
+        assert "\n" not in str(caught.value)

@@ -272,3 +272,11 @@ def test_a_picture_and_a_sound(tmp_path: Path) -> None:
     np.testing.assert_array_equal(clip.frames.pixels[0], smooth_noise(1))
     heard = open_clip(write_sound(tmp_path / "a.flac", tones(1.0)), frames=ALL_FRAMES, sound=SOUND)
     assert heard.kind == "audio" and heard.frames is None and heard.waveforms is not None
+
+
+def test_a_process_that_cannot_be_started_is_one_line(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    close_server()
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    with pytest.raises(DecoderCrashedError, match="could not be started") as caught:
+        open_clip(video)
+    assert "\n" not in str(caught.value)

@@ -25,7 +25,7 @@ from transformers.generation.logits_process import (
 )
 
 from videollm.chat.cache import KeyValueCache, Position
-from videollm.errors import ConfigError
+from videollm.errors import ChatError, ConfigError
 
 PREFILL_CHUNK_TOKENS = 512
 """Prompt positions computed in one pass: bounds the memory of a long prompt, and lets stop() work during a prefill."""
@@ -99,8 +99,17 @@ class TokenChooser:
                 self.processors.append(TopPLogitsWarper(float(options.top_p)))
 
     def choose(self, logits: torch.Tensor, generated: Sequence[int]) -> int:
-        """The next token id, from ``logits`` float (V,) and the ids that the answer holds so far."""
+        """The next token id, from ``logits`` float (V,) and the ids that the answer holds so far.
+
+        Raises:
+            ChatError: the logits are not all numbers.
+        """
         scores = logits.detach().to("cpu", torch.float32)[None]
+        if bool(scores.isnan().any()):
+            raise ChatError(
+                "the model computed numbers that are none (NaN): its weights are damaged, or its number format is too "
+                "narrow; `videollm doctor DIR` looks it over, and bfloat16 or float32 hold more than float16"
+            )
         if self.processors:
             ids: Any = torch.tensor([list(generated)], dtype=torch.long)
             scores = self.processors(ids, scores)

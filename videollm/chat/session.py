@@ -550,7 +550,8 @@ class ChatSession:
             duration_seconds=float(clip.duration_seconds),
             frames=0 if frames is None else len(frames),
             seen_seconds=None if frames is None else (float(frames.seconds[0]), float(frames.seconds[-1])),
-            heard_seconds=_heard_seconds(clip) if heard else 0.0,
+            # A codec pads the end of a sound: no more is said to be heard than the clip lasts.
+            heard_seconds=min(_heard_seconds(clip), float(clip.duration_seconds)) if heard else 0.0,
             has_sound=clip.waveforms is not None,
             notes=clip.notes,
         )

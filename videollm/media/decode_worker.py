@@ -261,9 +261,9 @@ class _Server:
                 self._timer.cancel()
                 self._timer = None
             for attempt in (1, 2):
-                self.start()
-                assert self._control is not None
                 try:
+                    self.start()
+                    assert self._control is not None
                     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
                     self._control.sendmsg([json.dumps({"do": "fork"}).encode()], rights)
                     answer = json.loads(self._control.recv(4096) or b"{}")
