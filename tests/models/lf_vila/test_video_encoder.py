@@ -145,6 +145,16 @@ def test_biases_are_kept_in_evaluation_until_the_weights_change() -> None:
         torch.testing.assert_close(model(pixels).last_hidden_state, changed, atol=1e-5, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_only_a_few_biases_are_kept() -> None:
+    model, attention = encoder(), None
+    for frames in range(1, 16):
+        model(video(frames, height=8, width=8))
+        attention = model.groups[-1].blocks[0].attn
+        assert len(attention._cached) <= 4
+    assert attention is not None and [kind[0][0] for kind in attention._cached] == [12, 13, 14, 15]
+
+
 def test_branches_are_dropped_in_training_only() -> None:
     model, pixels = encoder(drop_path_rate=0.9), video(2, height=8, width=8)
     assert torch.equal(model(pixels).last_hidden_state, model(pixels).last_hidden_state)

@@ -33,6 +33,9 @@ _APART = -100.0
 
 _FRAMES_AT_ONCE = 32
 
+# Of a published block, biases are up to 30 MB for each length of window; videos that fill no window have their own.
+_KEPT_BIASES = 4
+
 
 @cache
 def relative_positions(window: Window, table: Window) -> torch.Tensor:
@@ -161,6 +164,8 @@ class WindowAttention(nn.Module):
             self._cached_of = of
         kind = (window, size, shift, filled)
         if kind not in self._cached:
+            if len(self._cached) == _KEPT_BIASES:
+                self._cached.pop(next(iter(self._cached)))
             self._cached[kind] = self._make_bias(*kind)
         return self._cached[kind]
 
