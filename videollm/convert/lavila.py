@@ -413,7 +413,7 @@ def _tokenizer(text_kind: str, place: Path) -> Any:
         if text_kind == "clip":
             return load_text_tokenizer(place)
         if place.is_dir():
-            return AutoTokenizer.from_pretrained(place, local_files_only=True)
+            return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
         lines = place.read_text(encoding="utf-8").splitlines()
         if "[CLS]" not in lines or "[UNK]" not in lines:
             raise ValueError("no vocabulary of WordPiece")
@@ -433,8 +433,8 @@ def _convert_rephraser(
     if len(preferred) != 1:
         raise ConversionError(f"{folder} holds {len(preferred)} files of weights; the paraphraser is one")
     try:
-        config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConversionError(f"{folder} has no config or tokenizer of a T5 ({reason}); download it again") from error

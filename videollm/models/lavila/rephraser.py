@@ -50,11 +50,12 @@ class Rephraser:
             ModelNotFoundError: if it holds no such model.
         """
         try:
-            model = AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True, **options)
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            own: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+            model = AutoModelForSeq2SeqLM.from_pretrained(folder, use_safetensors=True, **own, **options)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **own)
         except (OSError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise ModelNotFoundError(f"no rephraser in {folder} ({reason}); give the folder of a T5") from error
+            raise ModelNotFoundError(f"no rephraser in {folder} ({reason}); give one that `videollm convert lavila` made") from error
         prompt = getattr(model.config, "rephraser_prompt", None) or PROMPT
         return cls(model.eval(), tokenizer, prompt)
 
