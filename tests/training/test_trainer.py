@@ -203,14 +203,14 @@ def test_batches_of_like_length_hold_every_sample_once(root):
     assert losses_of(folder) != losses_of(root / "ungrouped")
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_data_that_is_broken_stops_the_run_with_the_reasons(root, workers):
+def test_data_that_is_broken_stops_the_run_with_the_reasons(root):
+    """Found out by a worker, told in one line by the process that waits for it."""
     lines = (root / "data" / "pictures.jsonl").read_text().replace("picture1.png", "gone.png").splitlines()
     (root / "data" / "broken.jsonl").write_text("\n".join(lines * 10))
     with pytest.raises(DataError, match=r"of \d+ samples could not be used.*missing media") as caught:
-        run(root, f"broken{workers}", modalities=("broken",), workers=workers, steps=200, batch_size=4)
+        run(root, "broken", modalities=("broken",), workers=1, steps=200, batch_size=4)
     assert "\n" not in str(caught.value) and "Traceback" not in str(caught.value)
-    assert (root / f"broken{workers}" / "ledger.jsonl").exists()
+    assert (root / "broken" / "ledger.jsonl").exists()
 
 
 @pytest.mark.parametrize(
