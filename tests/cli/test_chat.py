@@ -299,3 +299,35 @@ def test_encoders_and_decoder_on_two_devices(capsys, model, clip):
     assert out.splitlines()[-1] == run(capsys, clip, "what is it?", "--model", model)[1].splitlines()[-1]
     code, _, err = run(capsys, clip, "what is it?", "--model", model, "--device", "cpu,toaster")
     assert code == 2 and "device 'toaster' cannot be used here" in err and len(err.splitlines()) == 1
+
+
+def test_the_question_may_stand_behind_a_flag(capsys, model, clip):
+    code, out, err = run(capsys, clip, "--model", model, "--json", "What is it?")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["question"] == "What is it?"
+
+
+def test_a_wrong_option_is_told_before_a_model_is_loaded(capsys, monkeypatch, model, clip):
+    monkeypatch.setattr(hub, "load", lambda *_, **__: pytest.fail("loaded"))
+    code, out, err = run(capsys, clip, "What is it?", "--model", model, "--temperature", "nan")
+    assert (code, out) == (2, "")
+    assert err == "videollm: temperature must be a number of at least 0 (0 is greedy), found nan\n"
+
+
+def test_ctrl_c_while_a_clip_is_added_leaves_the_conversation_there(capsys, monkeypatch, model, clip):
+    monkeypatch.setattr(ChatSession, "add", lambda *_: signal.raise_signal(signal.SIGINT))
+    piped(monkeypatch, f"/add {clip}\nWhat is it?\n")
+    code, out, err = run(capsys, "--model", model, "--json")
+    assert (code, err) == (2, "/add was interrupted\n")
+    assert json.loads(out)["question"] == "What is it?"
+
+
+@pytest.mark.parametrize("sampling", [{"strategy": "all"}, {"every": 2}, {"frames": "8"}, [1]], ids=str)
+def test_a_folder_whose_sampling_is_broken_is_one_line(capsys, tmp_path, model, clip, sampling):
+    for name in ("config.json", "processor_config.json"):
+        (tmp_path / name).write_bytes((Path(model) / name).read_bytes())
+    path = tmp_path / "processor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"frame_sampling": sampling}))
+    code, out, err = run(capsys, clip, "What is it?", "--model", str(tmp_path))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "what processor_config.json says of sampling cannot be used" in err

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from videollm.errors import ConfigError, EmptyQuestionError, MediaNotFoundError, VideoLLMError
+from videollm.errors import ConfigError, EmptyQuestionError, MediaNotFoundError, ModelNotFoundError, VideoLLMError
 
 if TYPE_CHECKING:
     from videollm.chat.session import Answer, ChatSession
@@ -154,8 +154,13 @@ def open_early(decoding: ThreadPoolExecutor, paths: list[Path], args: argparse.N
     except (OSError, ValueError, KeyError, TypeError):  # no folder of a model: loading it says what is wrong
         return []
 
-    frames = FrameSampling(**with_frames(frame_sampling, args.frames))
-    sound = SoundSampling(**sound_sampling) if hears else None
+    try:
+        frames = FrameSampling(**with_frames(frame_sampling, args.frames))
+        sound = SoundSampling(**sound_sampling) if hears else None
+    except (TypeError, ValueError) as error:
+        raise ModelNotFoundError(
+            f"no model in {folder}: what processor_config.json says of sampling cannot be used ({error}); save it again"
+        ) from error
     return [decoding.submit(open_clip, path, frames=frames, sound=sound, decoder=args.decoder) for path in paths]
 
 
@@ -170,9 +175,13 @@ def with_frames(sampling: dict[str, Any], frames: int | None) -> dict[str, Any]:
 
 def start(args: argparse.Namespace) -> ChatSession:
     """Imports torch, loads the model, opens a session."""
+    from videollm.chat.generation import GenerationOptions
     from videollm.chat.session import ChatSession
     from videollm.models.hub import load
 
+    # A wrong flag is known before a large model is loaded.
+    chosen = {} if args.max_new_tokens is None else {"max_new_tokens": args.max_new_tokens}
+    GenerationOptions(**chosen, **drawing(args))
     device, device_map = args.device, None
     if device is not None and "," in device:
         encoders, _, decoder = device.partition(",")
@@ -183,6 +192,11 @@ def start(args: argparse.Namespace) -> ChatSession:
         raise ConfigError(f"--frames {args.frames} is more than the {table} frames this model looks at; use fewer")
     processor.frame_sampling = with_frames(processor.frame_sampling, args.frames)
     return ChatSession(model, processor, max_new_tokens=args.max_new_tokens, decoder=args.decoder)
+
+
+def drawing(args: argparse.Namespace) -> dict[str, Any]:
+    """How words are drawn: options of an answer."""
+    return {"temperature": args.temperature, "top_p": args.top_p, "seed": args.seed}
 
 
 def say_plan(plan: MemoryPlan) -> None:
@@ -199,7 +213,7 @@ class Conversation:
         self.model = args.model
         self.notice = TINY_NOTICE if args.model == "tiny" else None
         self.load_seconds = load_seconds
-        self.options = {"temperature": args.temperature, "top_p": args.top_p, "seed": args.seed}
+        self.options = drawing(args)
         self.colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self.greeted = False
         self.told: set[str] = set()
@@ -266,7 +280,11 @@ class Conversation:
         try:
             word, _, rest = text.partition(" ")
             if word in self.commands:
-                self.commands[word](rest.strip())
+                try:
+                    self.commands[word](rest.strip())
+                except KeyboardInterrupt:  # of a file that takes long, say: the conversation goes on
+                    self.say(f"{word} was interrupted", dim=True)
+                    return False
             elif text.startswith("/") and "/" not in word[1:]:
                 raise ConfigError(f"no command {word}; /help lists them")
             else:
