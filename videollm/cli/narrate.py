@@ -132,6 +132,8 @@ def _to_files(jobs: list[Job], settings: NarrationSettings, narrator: Any, score
     bars: list[Bar] = []
 
     def progress(job: Job) -> Progress:
+        for bar in bars:
+            bar.close()
         bars.append(Bar(job.name))
         return bars[-1]
 

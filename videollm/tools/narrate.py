@@ -38,6 +38,8 @@ REPHRASINGS = 3
 REPHRASED_AT_ONCE = 8
 LONG_FILE = replace(DEFAULT_LIMITS, file_bytes=256 * 1024**3, wall_seconds=600.0, cpu_seconds=600.0)
 """A film may be large; the times are for one window, and for the first look at the file."""
+LEAST_PIXEL_BYTES = 8 * 1024**2
+"""Of one window, however many are narrated at once."""
 SUFFIXES = (".jsonl", ".srt", ".vtt")
 
 Report = Callable[[str], None]
@@ -232,6 +234,8 @@ def _narrate(
     report: Report | None = None,
 ) -> Iterator[Narration]:
     """Narrations of a video; what a journal holds of it is not computed again, what it lacks is added to it."""
+    # All windows of a batch are in memory at once: they share what one clip may take.
+    limits = replace(limits, pixel_bytes=max(limits.pixel_bytes // settings.batch_windows, LEAST_PIXEL_BYTES))
     entries = [] if journal is None else journal.entries
     batches = [entry for entry in entries if "windows" in entry]
     first = batches[-1]["next"] if batches else 0
@@ -249,7 +253,7 @@ def _narrate(
             if progress is not None:
                 progress(first, total)
             yield from batches
-            for batch in _describe(opened, staff, settings):
+            for batch in _describe(opened, staff, settings, report):
                 if journal is not None:
                     journal.add(batch)
                 if progress is not None:
@@ -264,15 +268,24 @@ def _narrate(
 # -- windows to sentences ----------------------------------------------------------------------------------------------
 
 
-def _describe(opened: OpenWindows, staff: _Staff, settings: NarrationSettings) -> Iterator[dict[str, Any]]:
+def _describe(
+    opened: OpenWindows, staff: _Staff, settings: NarrationSettings, report: Report | None
+) -> Iterator[dict[str, Any]]:
     """Batches of windows with what is kept of them, as plain data.
 
     A batch always holds the same windows, wherever a run began, so that it gets the same sentences to the last bit.
     """
     total = len(opened.file.spans)
     size = settings.batch_windows
+    told: set[str] = set()
     for number, group in groupby(opened, key=lambda window: window.index // size):
         windows = list(group)
+        for window in windows:
+            for note in window.clip.notes:
+                if report is None or note in told:
+                    continue
+                told.add(note)
+                report(f"{opened.file.name}, from {clock(window.start_seconds)}: {note}")
         kept = _sentences(windows, staff, settings, number)
         found = [{"window": w.index, "kept": said} for w, said in zip(windows, kept, strict=True) if said]
         yield {"next": min((number + 1) * size, total), "windows": found}
