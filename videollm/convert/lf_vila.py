@@ -364,7 +364,9 @@ def _tokenizer(words: Sequence[Path], config: LfVilaConfig) -> Any:
         if words and words[0].is_file():
             tokenizer: Any = BertTokenizer(vocab=str(words[0]), do_lower_case=True)
         else:
-            tokenizer = AutoTokenizer.from_pretrained(words[0] if words else TOKENIZER, local_files_only=bool(words))
+            tokenizer = AutoTokenizer.from_pretrained(
+                words[0] if words else TOKENIZER, local_files_only=bool(words), trust_remote_code=False
+            )
     except (OSError, ValueError, KeyError) as error:
         where = words[0] if words else f"the hub ({TOKENIZER})"
         raise ConversionError(

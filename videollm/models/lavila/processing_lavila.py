@@ -241,7 +241,9 @@ class LavilaProcessor(ProcessorMixin):
         saved = processor_dict or {}
         return [
             LavilaImageProcessor(**saved.get("image_processor", {})),
-            cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, **kwargs),
+            cls._load_tokenizer_from_pretrained(
+                "tokenizer", pretrained_model_name_or_path, **{**kwargs, "trust_remote_code": False}
+            ),
         ]
 
     def clips(self, clips: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
