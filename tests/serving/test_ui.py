@@ -183,7 +183,8 @@ class Visit:
         self.thread.start()
         while not self.server.started:
             time.sleep(0.01)
-        self.http = httpx.Client(base_url=address_of(sock, "127.0.0.1"), timeout=60)
+        self.address = address_of(sock, "127.0.0.1")
+        self.http = httpx.Client(base_url=self.address, timeout=60)
         assert self.http.get("/").status_code == 200
         config = self.http.get("/config").json()
         self.names = {one["id"]: one["props"].get("elem_id") for one in config["components"]}
@@ -230,8 +231,8 @@ def test_a_question_is_answered_stopped_and_left_through_the_queue(visit, pages)
     source = f"/media/{visitor.clips[0].id}"
     assert visit.http.get(source).headers["content-type"] == "video/mp4"
     assert visit.http.get(source, headers={"range": "bytes=0-9"}).status_code == 206
-    assert httpx.get(f"{visit.http.base_url}{source[1:]}").status_code == 400, "without the cookie"
-    assert httpx.get(f"{visit.http.base_url}{source[1:]}", cookies={"videollm": "c" * 43}).status_code == 404
+    assert httpx.get(visit.address + source).status_code == 400, "without the cookie"
+    assert httpx.get(visit.address + source, cookies={"videollm": "c" * 43}).status_code == 404
 
     updates = visit.done("question", "submit", "what is it", 0, 1, 24)
     assert len(updates) > 1 and updates[-1]["success"]
