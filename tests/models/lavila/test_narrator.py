@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from tests.models.lavila.small import clips, narrator
-from videollm.models.lavila import EntropyMeter, LavilaNarrator
+from tests.models.lavila.small import GPT2_TEXT, VISION, clips, narrator
+from videollm.models.lavila import EntropyMeter, LavilaNarrator, LavilaNarratorConfig
 from videollm.models.lavila.losses import caption_loss
 
 END = 39
@@ -161,6 +161,17 @@ def test_the_meter_changes_nothing_and_counts_to_the_end(model: LavilaNarrator) 
         assert score == pytest.approx(float(steps[:count].mean().exp()), rel=1e-4)
     with pytest.raises(ValueError, match="nothing was generated"):
         _ = EntropyMeter(END).scores
+
+
+def test_samples_are_drawn_from_all_words() -> None:
+    """Not from the library's 50 likeliest, unless that is asked for."""
+    text = {**GPT2_TEXT, "vocab_size": 120}
+    config = LavilaNarratorConfig(vision_config=VISION, text_config=text, num_query_tokens=2, max_text_tokens=12)
+    many = LavilaNarrator(config).eval()
+    options = {"do_sample": True, "max_length": 3, "output_scores": True, "return_dict_in_generate": True}
+    for given, left in (({}, 120), ({"top_k": 7}, 7)):
+        out = many.generate(pixel_values=clips(1), **options, **given)
+        assert [int(scores.isfinite().sum()) for scores in out.scores] == [left, left]
 
 
 def test_loss_of_captions(model: LavilaNarrator) -> None:

@@ -282,8 +282,11 @@ class LavilaNarrator(LavilaPreTrainedModel, GenerationMixin):
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """As any model of the library, with ``pixel_values`` or ``visual_tokens``; one sentence begins of itself.
 
-        ``num_beam_groups`` with ``diversity_penalty`` asks for `diverse_beam_search`.
+        ``num_beam_groups`` with ``diversity_penalty`` asks for `diverse_beam_search`. Samples are drawn from all words,
+        as published, unless ``top_k`` or ``top_p`` say otherwise: the library would take the 50 likeliest.
         """
+        if kwargs.get("generation_config") is None:
+            kwargs.setdefault("top_k", 0 if kwargs.get("do_sample") else None)
         if (kwargs.get("num_beam_groups") or 1) > 1:
             kwargs.setdefault("custom_generate", diverse_beam_search)
         return super().generate(*args, **kwargs)

@@ -55,7 +55,9 @@ class Rephraser:
             tokenizer = AutoTokenizer.from_pretrained(folder, **own)
         except (OSError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise ModelNotFoundError(f"no rephraser in {folder} ({reason}); give one that `videollm convert lavila` made") from error
+            raise ModelNotFoundError(
+                f"no rephraser in {folder} ({reason}); give one that `videollm convert lavila` made"
+            ) from error
         prompt = getattr(model.config, "rephraser_prompt", None) or PROMPT
         return cls(model.eval(), tokenizer, prompt)
 
