@@ -49,7 +49,7 @@ GIB = 2**30
 
 
 class AliveBytes(TorchDispatchMode):
-    """Counts the bytes of tensors that operations make, as long as they are alive.
+    """Counts the bytes of tensors that operations make, as long as they are alive; to a fiftieth of the peak.
 
     Args:
         known: tensors that were there before.
@@ -59,6 +59,15 @@ class AliveBytes(TorchDispatchMode):
         super().__init__()
         self.now = self.peak = self._step = 0
         self._known = {value.untyped_storage()._cdata for value in known}
+
+    def __enter__(self) -> Any:
+        gc.collect()
+        gc.freeze()  # what is there already needs no looking through
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        gc.unfreeze()
 
     def _gone(self, key: int, size: int) -> None:
         self._known.discard(key)
@@ -75,7 +84,7 @@ class AliveBytes(TorchDispatchMode):
                 self.now += storage.nbytes()
                 weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
                 if self.now > self.peak + self._step:
-                    # Only what can be reached is alive: tensors in cycles, a real run would have let go by now.
+                    # Tensors in cycles are not alive: a run that is not watched lets them go sooner.
                     gc.collect()
                     self.peak = max(self.peak, self.now)
                     self._step = self.peak // 50
@@ -200,7 +209,7 @@ def _backward_operations(grad: Any, query: Any, key: Any, value: Any, *_: Any, *
     return sdpa_backward_flop_count(grad, query, key, value)
 
 
-_ATTENTION = {
+ATTENTION = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _forward_operations,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward_operations,
 }
@@ -225,10 +234,8 @@ def plan(recipe: Recipe, config: VideoLlamaConfig, processes: int = 1) -> Traini
         numbers = sum(value.numel() for value in learning)
         total = sum(value.numel() for value in model.parameters())
         optimizer = torch.optim.AdamW(learning, lr=recipe.learning_rate, foreach=False)
-        gc.collect()
-        gc.freeze()
         alive = AliveBytes([*model.parameters(), *model.buffers()])
-        operations = FlopCounterMode(display=False, custom_mapping=_ATTENTION)
+        operations = FlopCounterMode(display=False, custom_mapping=ATTENTION)
         with alive:
             for value in learning:
                 value.grad = torch.zeros_like(value)

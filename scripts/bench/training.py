@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import gc
 import io
 import json
 import logging
@@ -149,7 +148,6 @@ def alive(model: Any, recipe: Recipe, tokens: int) -> int:
     """Bytes of tensors that are alive at most in a step, beside the weights, states of the optimiser among them."""
     learning = [value for value in model.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=1e-4, foreach=False)
-    gc.collect()
     counter = AliveBytes([*model.parameters(), *model.buffers()])
     with counter:
         for value in learning:
