@@ -40,13 +40,14 @@ def run(args: argparse.Namespace) -> int:
     sock = bound(args.host, args.port)
     print("videollm: starting", flush=True)
     from videollm.models import hub
-    from videollm.serving.model_worker import ModelWorker
-    from videollm.serving.ui import Page, choices_of
-    from videollm.serving.uploads import UploadStore
 
     models = args.model or ["tiny"]
     for model in models:
         hub.find(model)
+    from videollm.serving.model_worker import ModelWorker
+    from videollm.serving.ui import Page, choices_of
+    from videollm.serving.uploads import UploadStore
+
     choices = choices_of(models, args.bits, args.device)
     worker = ModelWorker(choices[0]).start()
     store = UploadStore()

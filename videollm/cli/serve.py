@@ -34,11 +34,12 @@ def run(args: argparse.Namespace) -> int:
     hosts = hosts_for(args.host, key)
     sock = bound(args.host, args.port)
     from videollm.models import hub
+
+    hub.find(args.model)
     from videollm.serving.app import service
     from videollm.serving.model_worker import ModelChoice, ModelWorker
     from videollm.serving.uploads import UploadStore
 
-    hub.find(args.model)
     worker, store = ModelWorker(ModelChoice(args.model, args.bits, args.device)).start(), UploadStore()
 
     def ended() -> None:

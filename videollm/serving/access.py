@@ -57,14 +57,14 @@ def hosts_for(host: str, key: str | None) -> frozenset[str] | None:
     if key is not None and len(key) < SHORTEST_KEY_CHARACTERS:
         raise ConfigError(
             f"the API key has {len(key)} characters and could be guessed; give at least {SHORTEST_KEY_CHARACTERS}, for "
-            f"example {secrets.token_urlsafe(24)}"
+            f"example {secrets.token_hex(16)}"
         )
     if is_loopback(host):
         return frozenset({"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host})
     if key is None:
         raise ConfigError(
             f"on {host} other machines can reach this: give an API key (--api-key, or VIDEOLLM_API_KEY in the "
-            f"environment), for example {secrets.token_urlsafe(24)}; or stay on 127.0.0.1"
+            f"environment), for example {secrets.token_hex(16)}; or stay on 127.0.0.1"
         )
     return None
 
