@@ -32,11 +32,12 @@ def runs(root, name, *places):
     recipe = recipe_of(
         root, f"{name}/out", steps=STEPS, batch_size=BATCH, gradient_accumulation=BATCHES, save_steps=3,
         batch_from_one_dataset=False,
+        datasets=[{"format": "jsonl", "path": str(root / "data" / f"{name}.jsonl")} for name in ("words", "pictures")],
     )  # fmt: skip
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "tests.laws.killed_run", str(folder / "recipe.yaml"), *places],
-        capture_output=True, text=True, cwd=ROOT, timeout=280, check=False,
+        capture_output=True, text=True, cwd=ROOT, timeout=800, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
@@ -60,6 +61,7 @@ def state_of(folder):
     return {**load_file(folder / "trained.safetensors"), **moments, "rng": rng}
 
 
+@pytest.mark.timeout(900)  # six processes, one after the other, perhaps on a busy machine
 def test_killed_anywhere_equals_never_killed(root):
     """In a step, in the writing of a checkpoint, and between two, at random moments; and after Ctrl-C."""
     draw = random.Random(4)

@@ -16,6 +16,7 @@ from videollm.data.datasets import Dataset, open_mixture
 from videollm.models import hub
 from videollm.training.parts import PARTS_FILE
 
+pytestmark = pytest.mark.timeout(900)  # several processes on a machine that may be busy
 WAYS = ("ddp", "zero2", "zero3")
 EACH = [
     pytest.param("ddp", marks=pytest.mark.slow), "zero2", pytest.param("zero3", marks=pytest.mark.slow)
