@@ -17,7 +17,12 @@ BLOCKS: dict[str, list[str]] = {"bash": [], "python": [], "": []}
 for language, body in re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL):
     BLOCKS.setdefault(language, []).append(body)
 COMMANDS = [line.split("  #")[0].strip() for block in BLOCKS["bash"] for line in block.splitlines() if line.strip()]
-QUICK = [command for command in COMMANDS if command.startswith(".venv/bin/videollm") and " evaluate " not in command]
+OWN = [command for command in COMMANDS if "mine" in command]
+QUICK = [
+    command
+    for command in COMMANDS
+    if command.startswith(".venv/bin/videollm") and " evaluate " not in command and command not in OWN
+]
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -69,6 +74,29 @@ def test_quick_commands_run(command: str) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     assert "Traceback" not in done.stderr
+
+
+def test_three_clips_of_your_own(tmp_path: Path) -> None:
+    """The page for newcomers, with our clips for theirs, and three steps of training for eighty."""
+    (line,) = BLOCKS["json"]
+    (recipe,) = (block for block in BLOCKS["yaml"] if "mine.jsonl" in block)
+    (tmp_path / "mine").mkdir()
+    lines = []
+    for number, clip in enumerate(sorted((ROOT / "videollm/assets/clips").glob("*.mp4"))[:3]):
+        (tmp_path / "mine" / f"{'abc'[number]}.mp4").write_bytes(clip.read_bytes())
+        lines.append(line.strip().replace('"1"', f'"{number + 1}"').replace("a.mp4", f"{'abc'[number]}.mp4"))
+    assert len(lines) == 3
+    (tmp_path / "mine" / "mine.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "mine.yaml").write_text(recipe)
+    assert [command.split()[1] for command in OWN] == ["data", "train", "chat"]
+    for command in OWN:
+        words = [sys.executable, "-m", "videollm", *shlex.split(command)[1:]]
+        if "train" in words:
+            words += ["--set", "steps=3", "--set", "log_steps=1"]
+        environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        assert done.stdout.strip() and "Traceback" not in done.stderr
 
 
 def test_the_python_block_runs() -> None:
