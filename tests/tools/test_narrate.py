@@ -463,8 +463,9 @@ def test_how_a_narration_is_written() -> None:
 
 MEASURE = """
 import resource, sys
+from videollm.media.decode_worker import close_server, start_server
+start_server()  # before this process is large: a child's peak is at least its parent's size when it began
 from videollm.cli.main import main
-from videollm.media.decode_worker import close_server
 code = main(["narrate", *sys.argv[1:]])
 close_server()  # now the decoding processes are among the children that were waited for
 print(code, *(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
