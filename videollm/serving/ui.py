@@ -626,7 +626,10 @@ class Alerts(contextlib.AbstractContextManager[list[str]]):
 
 
 def alert_html(sentences: Sequence[str]) -> str:
-    lines = "".join(f"<p>{escape(sentence[:1].upper() + sentence[1:])}</p>" for sentence in sentences)
+    def begun(sentence: str) -> str:  # a file's name at its beginning stays as it is
+        return sentence[:1].upper() + sentence[1:] if sentence.partition(" ")[0].isalpha() else sentence
+
+    lines = "".join(f"<p>{escape(begun(sentence))}</p>" for sentence in sentences)
     return f'<div class="alert" role="alert">{lines}</div>' if sentences else ""
 
 
