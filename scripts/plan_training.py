@@ -2,7 +2,8 @@
 
 A step of the run, at full size, is carried out on tensors that have sizes and no numbers (torch's FakeTensorMode):
 every tensor that is alive is counted, and so is every multiplication. Weights are counted as they will be kept. What
-CUDA itself takes and what its allocator loses is not in the figures: leave a tenth free.
+CUDA itself takes and what its allocator loses is not in the figures: leave a tenth free. With gradient checkpointing
+the figure is too high by about a fifth, with low-rank updates too by about a half (scripts/bench/training.py).
 
     python scripts/plan_training.py RECIPE... [--shape 7b|13b|DIR] [--processes N] [--set KEY=VALUE]
 

@@ -55,7 +55,8 @@ def test_computed_is_what_a_step_has_alive():
         computed = plan(recipe, small_model()[0].config)
         assert computed.step_bytes == pytest.approx(peak, rel=0.05), changes
         assert computed.weights_bytes == weights
-        assert computed.operations == operations
+        # Where activations are computed again, a run stops as soon as it has those that are needed; the plan does not.
+        assert operations <= computed.operations <= (1.05 if recipe.gradient_checkpointing else 1) * operations
 
 
 def test_what_checkpointing_bits_and_processes_save():
