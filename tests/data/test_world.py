@@ -1,5 +1,7 @@
 """The world: decided by its seed, true to its splits, and told as it is drawn."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -175,7 +177,7 @@ def test_only_the_types_asked_for_are_asked():
         scene = draw_scene(seed, "two")
         said = dialogue(scene, _picture(scene), np.random.default_rng(seed), 4, only=tuple(asked))
         found += [turn.type for turn in said]
-        behind = [(a.type, b.type) for a, b in zip(said, said[1:], strict=False) if b.type == "follow_other"]
+        behind = [(a.type, b.type) for a, b in itertools.pairwise(said) if b.type == "follow_other"]
         assert all(before in ("colour", "shape") for before, _ in behind)
     assert set(found) == asked and found.count("follow_other") > 10
 
