@@ -47,11 +47,11 @@ def main() -> None:
     build_tiny(0, ROOT / "runs/tiny/tokenizer")  # once, before two recipes want it at the same time
     began = time.monotonic()
     decoder = _start("decoder")
-    for name in ("vision", "audio", "alignment"):
+    for name in ("vision", "audio", "alignment", "alignment_wide"):
         started = time.monotonic()
         _finish(name, _start(name), started)
     _finish("decoder", decoder, began)
-    for name in ("lookups", "questions", "cuts", "dialogues", "stage1", "stage2"):
+    for name in ("lookups", "questions", "cuts", "follows", "dialogues", "stage1", "stage2"):
         started = time.monotonic()
         _finish(name, _start(name), started)
     folders = tuple(str(ROOT / "runs/tiny" / name) for name in PARTS)

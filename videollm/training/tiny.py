@@ -16,6 +16,9 @@ from videollm.models.video_llama import VideoLlamaConfig, VideoLlamaForCondition
 from videollm.models.video_llama.tiny_tokenizer import build_tiny_tokenizer
 
 SEGMENT_SECONDS = 0.5
+CONTEXT_TOKENS = 320
+"""Little more than the longest conversations that it learns from (243 tokens): behind that it talks nonsense, so a
+session drops the oldest turns, and says so."""
 _LANDMARKS = 4
 
 
@@ -41,7 +44,7 @@ def tiny_config(vocab_size: int, tokens: dict[str, int]) -> VideoLlamaConfig:
         },
         text_config={
             "model_type": "llama", "vocab_size": vocab_size, "hidden_size": words, "intermediate_size": 704,
-            "num_hidden_layers": 4, "num_attention_heads": 8, "max_position_embeddings": 1024,
+            "num_hidden_layers": 4, "num_attention_heads": 8, "max_position_embeddings": CONTEXT_TOKENS,
             "tie_word_embeddings": True, "initializer_range": 0.06, "rms_norm_eps": 1e-6,
             "bos_token_id": tokens["<bos>"], "eos_token_id": tokens["<eos>"], "pad_token_id": tokens["<pad>"],
         },
