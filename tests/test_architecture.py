@@ -223,3 +223,18 @@ def test_the_checker_sees_what_it_must_see(tmp_path: Path, monkeypatch: pytest.M
     path.write_text("from ....outside import thing\n")
     with pytest.raises(AssertionError, match="climbs out"):
         imports_of(path)
+
+
+def test_no_folder_is_offered_to_run_its_own_code() -> None:
+    """The library asks on a terminal where nobody has said no, and runs what a stranger's folder brings."""
+    found = 0
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            owner = getattr(node.func.value, "id", "")
+            if node.func.attr == "from_pretrained" and owner.startswith("Auto"):
+                found += 1
+                said = {keyword.arg or ast.unparse(keyword.value) for keyword in node.keywords}
+                assert said & {"trust_remote_code", "ON_DISK", "own"}, f"{path}:{node.lineno}"
+    assert found >= 5

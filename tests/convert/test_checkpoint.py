@@ -16,8 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from videollm.convert.checkpoint import inspect
+from videollm.convert.checkpoint import inspect, unwrap
 from videollm.errors import ConversionError
+
+
+@pytest.mark.parametrize("wrapper", ["model", "state_dict", "module"])
+def test_weights_are_found_where_trainers_put_them(wrapper: str) -> None:
+    assert unwrap({wrapper: {"w": torch.ones(2)}, "epoch": 3}).keys() == {"w"}
+    assert unwrap({"w": torch.ones(2), wrapper: torch.ones(1)}).keys() == {"w", wrapper}
 
 
 class Runs:

@@ -154,8 +154,9 @@ def without(
 
 
 def unwrap(loaded: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """The tensors of a loaded checkpoint: of its ``model`` or ``state_dict``, or its own."""
-    inner = next((loaded[name] for name in ("model", "state_dict") if isinstance(loaded.get(name), Mapping)), loaded)
+    """The tensors of a loaded checkpoint: of its ``model``, ``state_dict`` or (DeepSpeed) ``module``, or its own."""
+    wrappers = ("model", "state_dict", "module")
+    inner = next((loaded[name] for name in wrappers if isinstance(loaded.get(name), Mapping)), loaded)
     return {key: value for key, value in inner.items() if isinstance(value, torch.Tensor)}
 
 
