@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import ipaddress
 import json
 import secrets
@@ -20,6 +21,8 @@ from urllib.parse import urlsplit
 
 from videollm.errors import ConfigError
 
+LINGER_SECONDS, LINGER_BYTES = 0.5, 2**20
+"""How long, and how much of, the body of a refused request is still read."""
 SLOW_SECONDS = 20.0
 """How long the next piece of a body may take to come."""
 SHORTEST_KEY_CHARACTERS = 16
@@ -93,7 +96,7 @@ class Door:
         refused = self._refused(scope)
         if refused is not None:
             status, message, more = refused
-            await answer_error(send, status, message, [*self._headers(), *more])
+            await answer_error(send, status, message, [*self._headers(), *more], receive)
             return
         await self.app(scope, _Patient(receive, scope), self._with_headers(send))
 
@@ -170,14 +173,34 @@ class _Patient:
         return message
 
 
-async def answer_error(send: Any, status: int, message: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-    """Answers with one sentence, in the form that OpenAI's clients read."""
+async def answer_error(
+    send: Any, status: int, message: str, headers: Iterable[tuple[bytes, bytes]] = (), receive: Any = None
+) -> None:
+    """Answers with one sentence, in the form that OpenAI's clients read.
+
+    With ``receive``, a body that nobody wants is read on for a moment: closed while it still comes in, the connection
+    would be reset, and the client might never see the answer.
+    """
     body = json.dumps(error_body(status, message)).encode()
     start = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
     if status in (411, 413):  # what is still to come of the body will not be read
         start.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": start})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    if receive is not None:
+        await _linger(receive)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _linger(receive: Any) -> None:
+    left = LINGER_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
 
 
 def error_body(status: int, message: str) -> dict[str, Any]:
