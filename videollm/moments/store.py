@@ -116,7 +116,7 @@ class MomentStore:
             }
             for number, moment in enumerate(moments)
         ]  # fmt: skip
-        before = {known.path: known for known in self.videos()}.get(video.path)
+        before = self._stored(video.path)
         self._replace("moments", "id", rows, f"video = {_quoted(video.content)}")
         self._replace("videos", "path", [vars(video)], f"path = {_quoted(video.path)}")
         if before is not None and before.content != video.content:
@@ -124,7 +124,7 @@ class MomentStore:
 
     def remove(self, path: str) -> None:
         """Take a video out; nothing happens where it is not in."""
-        known = {video.path: video for video in self.videos()}.get(path)
+        known = self._stored(path)
         if known is not None:
             self._database.open_table("videos").delete(f"path = {_quoted(path)}")
             self._forget(known.content)
@@ -146,9 +146,14 @@ class MomentStore:
         data = pa.Table.from_pylist(rows, schema=opened.schema)
         merge.when_not_matched_by_source_delete(among).execute(data, on_bad_vectors="null")
 
+    def _stored(self, path: str) -> Video | None:
+        """What is known of a path, without reading of the others."""
+        rows = self._database.open_table("videos").search().where(f"path = {_quoted(path)}").limit(1).to_list()
+        return Video(**rows[0]) if rows else None
+
     def _forget(self, content: str) -> None:
         """The moments of a file that no path has any more."""
-        if all(video.content != content for video in self.videos()):
+        if not self._database.open_table("videos").count_rows(f"content = {_quoted(content)}"):
             self._database.open_table("moments").delete(f"video = {_quoted(content)}")
 
     # --- reading
