@@ -39,12 +39,7 @@ class SightEncoder:
         seen = [clip for clip in clips if clip.frames is not None]
         if not seen:
             return [None for _ in clips]
-        count = self.processor.image_processor.num_frames
-        pixels = []
-        for clip in seen:
-            assert clip.frames is not None
-            pixels.append(clip.frames.pixels[segment_centre_indices(len(clip.frames), count)])
-        values = self.processor.clips(pixels)["pixel_values"].to(self.model.device, self.model.dtype)
+        values = pixel_values_of(seen, self.processor, self.model)
         rows = iter(self.model(pixel_values=values).video_embeds.float().cpu().numpy())
         return [None if clip.frames is None else next(rows) for clip in clips]
 
@@ -53,6 +48,21 @@ class SightEncoder:
         """Words as float32 ``(D,)``."""
         batch = {name: value.to(self.model.device) for name, value in self.processor.texts([text]).items()}
         return self.model(**batch).text_embeds[0].float().cpu().numpy()
+
+
+def pixel_values_of(clips: Sequence[Clip], processor: LavilaProcessor, model: Any) -> torch.Tensor:
+    """As many frames of each clip as the model was trained with; those of very short clips come more than once.
+
+    Returns:
+        float ``(B, T, 3, H, W)``, where the model is and as it computes.
+    """
+    count = processor.image_processor.num_frames
+    pixels = []
+    for clip in clips:
+        assert clip.frames is not None
+        frames = clip.frames.pixels
+        pixels.append(frames if len(frames) == count else frames[segment_centre_indices(len(frames), count)])
+    return processor.clips(pixels)["pixel_values"].to(model.device, model.dtype)
 
 
 def load_sight_encoder(folder: str | Path, device: str | None = None) -> SightEncoder:

@@ -22,9 +22,10 @@ from videollm.chat.batch import CLIP, Predictor, Prompt
 from videollm.chat.generation import GenerationOptions
 from videollm.clips import Clip
 from videollm.errors import ConfigError, ModelNotFoundError
-from videollm.media.sampling import FrameSampling, SoundSampling, segment_centre_indices
+from videollm.media.sampling import FrameSampling, SoundSampling
 from videollm.messages import MediaPart, user
 from videollm.models import hub
+from videollm.moments.embed import pixel_values_of
 
 if TYPE_CHECKING:
     from videollm.models.lavila import LavilaDualEncoder, LavilaNarrator, LavilaProcessor, Rephraser
@@ -154,7 +155,7 @@ class LavilaNarrations:
         if not seen:
             return [[] for _ in clips]
         meter = EntropyMeter(int(self.processor.tokenizer.eos_token_id))
-        pixels = _pixel_values(self.processor, seen, self.model)
+        pixels = pixel_values_of(seen, self.processor, self.model)
         # Drawing takes its numbers from the global generators; they are put back.
         devices = [self.model.device] if self.model.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
@@ -191,24 +192,13 @@ class DualEncoderScorer:
         seen = [(clip, said) for clip, said in zip(clips, texts, strict=True) if clip.frames is not None and said]
         found: dict[int, list[float | None]] = {}
         if seen:
-            videos = self.model(pixel_values=_pixel_values(self.processor, [c for c, _ in seen], self.model))
+            videos = self.model(pixel_values=pixel_values_of([c for c, _ in seen], self.processor, self.model))
             batch = self.processor.texts([text for _, said in seen for text in said])
             words = self.model(**{name: values.to(self.model.device) for name, values in batch.items()})
             rows = iter(words.text_embeds)
             for (clip, said), video in zip(seen, videos.video_embeds, strict=True):
                 found[id(clip)] = [round(float(video @ next(rows)), 4) for _ in said]
         return [found.get(id(clip), [None] * len(said)) for clip, said in zip(clips, texts, strict=True)]
-
-
-def _pixel_values(processor: Any, clips: Sequence[Clip], model: Any) -> torch.Tensor:
-    """As many frames of each clip as the model was trained with; those of very short clips come more than once."""
-    count = processor.image_processor.num_frames
-    pixels = []
-    for clip in clips:
-        assert clip.frames is not None
-        frames = clip.frames.pixels
-        pixels.append(frames if len(frames) == count else frames[segment_centre_indices(len(frames), count)])
-    return processor.clips(pixels)["pixel_values"].to(model.device, model.dtype)
 
 
 # -- from folders ------------------------------------------------------------------------------------------------------
