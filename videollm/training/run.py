@@ -23,7 +23,7 @@ from videollm.data import world_samples
 from videollm.data.collate import Collate, FileMedia, TrainingItems
 from videollm.data.datasets import open_mixture
 from videollm.data.ledger import Ledger
-from videollm.errors import ConfigError, DataError, MissingDependencyError
+from videollm.errors import ConfigError, MissingDependencyError
 from videollm.models import hub
 from videollm.training import processes
 from videollm.training.features import FeatureSamples, KeptMedia, encoder_name, make_features, make_media_features
@@ -133,10 +133,7 @@ def train(recipe: Recipe, resume: bool = True) -> Path:
         trainer.add_callback(interrupt)
     if processes.rank():
         torch.manual_seed(recipe.seed + processes.rank())  # not the dropout of the first one again
-    try:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    except DataError as error:
-        raise DataError(_own_words(error)) from None
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if interrupt.asked and trainer.state.global_step < recipe.steps:
         raise KeyboardInterrupt
     trainer.save_model()
@@ -399,11 +396,6 @@ def _order(recipe: Recipe, data: Any) -> InOrder:
     if not recipe.length_grouped or not isinstance(data, TrainingItems):
         return InOrder(count)
     return LengthGrouped(count, count // recipe.steps, data.length, recipe.seed)
-
-
-def _own_words(error: DataError) -> str:
-    """The message of an error without the traceback that a loader's worker puts before it."""
-    return str(error).rstrip().rsplit("\n", 1)[-1].removeprefix(f"{DataError.__module__}.{DataError.__name__}: ")
 
 
 # ---- after
