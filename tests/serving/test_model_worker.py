@@ -110,6 +110,73 @@ def test_a_full_queue_refuses_and_recovers(work, clip):
     assert work(scenario, WorkerLimits(at_once=1, waiting=2)).finish in ("end", "length")
 
 
+STEPS = []
+"""What `counting` did."""
+
+
+def counting(runtime, upto):
+    assert not runtime.model.training and runtime.choice == ModelChoice()
+    try:
+        for number in range(upto):
+            STEPS.append(number)
+            yield number
+            yield None
+            if upto == 9 and number == 7:
+                raise ChatError("seven is too many")
+    finally:
+        STEPS.append("closed")
+
+
+def test_other_work_goes_on_beside_answers(work, clip):
+    async def scenario(worker):
+        one = worker.open()
+        turn = await worker.ask(one, "tell all", **LONG)
+        assert [number async for number in worker.run(counting, 5)] == [0, 1, 2, 3, 4]
+        assert worker.answering == 1, "it waited for the answer"
+        turn.cancel()
+        [piece async for piece in turn]
+        return turn.answer
+
+    assert work(scenario).token_ids
+
+
+def test_other_work_is_bounded_and_ends_with_its_reader(work):
+    STEPS.clear()
+
+    async def scenario(worker):
+        await worker.ready()
+        async with worker.run(counting, 10**6) as numbers:
+            async for number in numbers:
+                if number == 3:
+                    with pytest.raises(BusyError, match="1 questions are being answered or wait"):
+                        worker.run(counting, 1)
+                    break
+        await until(lambda: not worker.answering)
+        assert STEPS[-1] == "closed" and len(STEPS) < 10**5
+        return [number async for number in worker.run(counting, 1)]
+
+    assert work(scenario, WorkerLimits(at_once=1, waiting=0)) == [0]
+
+
+def test_what_goes_wrong_in_other_work_is_said(work):
+    async def scenario(worker):
+        heard = []
+        with pytest.raises(ChatError, match="seven is too many"):
+            async for number in worker.run(counting, 9):
+                heard.append(number)
+        assert heard == list(range(8))
+        with pytest.raises(UnavailableError, match="unexpected way"):
+            async for number in worker.run(wrong):
+                raise AssertionError(number)
+        return [number async for number in worker.run(counting, 2)]
+
+    assert work(scenario) == [0, 1]
+
+
+def wrong(runtime):
+    yield from runtime.nonsense
+
+
 def test_who_goes_away_is_not_answered_any_more(work):
     async def scenario(worker):
         one, two = worker.open(), worker.open()
@@ -217,7 +284,7 @@ def test_there_is_a_limit_to_conversations_and_clips(work, clip):
         await worker.add(one, clip, "good.mp4")
         with pytest.raises(ChatError, match="at most 1 clips"):
             await worker.add(one, clip, "good.mp4")
-        await worker.call(one, lambda conversation: conversation.clear())
+        await worker.clear(one)
         return (await worker.add(one, clip, "good.mp4")).name
 
     assert work(scenario, WorkerLimits(conversations=1, clips=1)) == "good.mp4"
@@ -238,9 +305,9 @@ def test_undo_and_fewer_frames(work, clip):
         one = worker.open()
         await worker.add(one, clip, "good.mp4")
         await (await worker.ask(one, "what is it", max_new_tokens=5)).finished()
-        assert await worker.call(one, lambda conversation: conversation.undo()) == "what is it"
+        assert await worker.undo(one) == "what is it"
         assert one.exchanges == []
-        assert await worker.call(one, lambda conversation: conversation.undo()) is None
+        assert await worker.undo(one) is None
         with pytest.raises(ConfigError, match="1 to 32 frames"):
             await worker.look(one, 33)
         await worker.look(one, 3)
@@ -266,10 +333,10 @@ def test_another_model_and_back(work, clip):
         one = worker.open()
         await worker.add(one, clip, "good.mp4")
         first = await (await worker.ask(one, "what is it", max_new_tokens=20)).finished()
-        await worker.call(one, lambda conversation: conversation.undo())
+        await worker.undo(one)
         await worker.switch(ModelChoice("other"))
         other = await (await worker.ask(one, "what is it", max_new_tokens=20)).finished()
-        await worker.call(one, lambda conversation: conversation.undo())
+        await worker.undo(one)
         with pytest.raises(ModelNotFoundError, match="gone"):
             await worker.switch(ModelChoice("gone"))
         assert worker.runtime.choice == ModelChoice("other")

@@ -26,11 +26,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
 import torch
 
-from videollm.chat.session import Answer, AnswerStream, ChatSession
+from videollm.chat.session import Answer, AnswerStream, ChatSession, ClipCoverage
 from videollm.clips import Clip
 from videollm.errors import (
     BusyError,
@@ -183,6 +183,11 @@ class Conversation:
         return 0 if self.chat is None else self.chat.memory_bytes
 
     @property
+    def coverage(self) -> tuple[ClipCoverage, ...]:
+        """For each clip, what of it the model is shown."""
+        return self.session.coverage
+
+    @property
     def messages(self) -> tuple[Message, ...]:
         return self._messages if self.chat is None else self.chat.messages
 
@@ -243,54 +248,80 @@ def _without_ids(message: Message) -> Message:
     return replace(message, parts=tuple(parts))
 
 
-class Turn:
-    """A question on its way. Iterate for the words of the answer; ``answer`` holds the whole afterwards.
+class Reading(Generic[T]):
+    """Work on its way, for one reader: iterate for what comes of it.
 
     Whoever stops reading calls `cancel`, or uses ``async with``.
     """
 
-    def __init__(self, conversation: Conversation, question: str, options: Mapping[str, Any]) -> None:
-        self.conversation, self.question, self.options = conversation, question, dict(options)
-        self.answer: Answer | None = None
+    def __init__(self, conversation: Conversation | None) -> None:
+        self.conversation = conversation
         self.cancelled = False
-        self.asked_at = time.monotonic()
         self._loop = asyncio.get_running_loop()
-        self._events: deque[str | Answer | BaseException | None] = deque()
+        self._events: deque[tuple[str, Any]] = deque()
         self._news = asyncio.Event()
-        self._stream: AnswerStream | None = None
 
     def cancel(self) -> None:
-        """Ends the answer after its present token; callable from any thread, any number of times."""
+        """Ends the work after its present step; callable from any thread, any number of times."""
         self.cancelled = True
-        chat = self.conversation.chat
-        if self._stream is not None and chat is not None:
-            chat.stop()
 
-    async def __aenter__(self) -> Turn:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.cancel()
 
-    async def __aiter__(self) -> AsyncIterator[str]:
+    async def __aiter__(self) -> AsyncIterator[T]:
         while True:
             while not self._events:
                 self._news.clear()
                 await self._news.wait()
-            event = self._events.popleft()
-            if isinstance(event, str):
+            kind, event = self._events.popleft()
+            if kind == "item":
                 yield event
-            elif isinstance(event, BaseException):
+            elif kind == "error":
                 raise event
             else:
-                self.answer = event
+                self._ended(event)
                 return
+
+    def _ended(self, outcome: Any) -> None:
+        """What the work came to, once everything was read."""
+
+    # On the worker's thread.
+
+    def _tell(self, kind: Literal["item", "error", "end"], event: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(self._heard, kind, event)
+
+    def _heard(self, kind: str, event: Any) -> None:
+        self._events.append((kind, event))
+        self._news.set()
+
+
+class Turn(Reading[str]):
+    """A question on its way. Iterate for the words of the answer; ``answer`` holds the whole afterwards."""
+
+    conversation: Conversation
+
+    def __init__(self, conversation: Conversation, question: str, options: Mapping[str, Any]) -> None:
+        super().__init__(conversation)
+        self.question, self.options = question, dict(options)
+        self.answer: Answer | None = None
+        self.asked_at = time.monotonic()
+        self._stream: AnswerStream | None = None
+
+    def cancel(self) -> None:
+        super().cancel()
+        chat = self.conversation.chat
+        if self._stream is not None and chat is not None:
+            chat.stop()
 
     def more(self) -> str:
         """The words that have come in the meantime, for readers who cannot show each of them at once."""
         words = ""
-        while self._events and isinstance(self._events[0], str):
-            words += str(self._events.popleft())
+        while self._events and self._events[0][0] == "item":
+            words += self._events.popleft()[1]
         return words
 
     async def finished(self) -> Answer:
@@ -305,15 +336,19 @@ class Turn:
             raise UnavailableError("the question was taken back before it was answered; ask again")
         return self.answer
 
-    # On the worker's thread.
+    def _ended(self, outcome: Answer | None) -> None:
+        self.answer = outcome
 
-    def _tell(self, event: str | Answer | BaseException | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
-            self._loop.call_soon_threadsafe(self._heard, event)
 
-    def _heard(self, event: str | Answer | BaseException | None) -> None:
-        self._events.append(event)
-        self._news.set()
+class Errand(Reading[Any]):
+    """Other work on the model on its way, see `ModelWorker.run`. Iterate for what its function yields."""
+
+    def __init__(
+        self, conversation: Conversation | None, function: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]
+    ) -> None:
+        super().__init__(conversation)
+        self.function, self.arguments = function, arguments
+        self._steps: Iterator[Any] | None = None
 
 
 @dataclass
@@ -358,8 +393,8 @@ class ModelWorker:
         self._load_choice = _load if load is None else load
         self._clock = clock
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._waiting: deque[Turn] = deque()
-        self._active: list[Turn] = []
+        self._waiting: deque[Turn | Errand] = deque()
+        self._active: list[Turn | Errand] = []
         self._queued = 0  # turns asked and not ended; changed on the loop's thread and the worker's, under the lock
         self._opening = 0
         self._lock = threading.Lock()
@@ -485,16 +520,7 @@ class ModelWorker:
             BusyError: the queue is full.
             VideoLLMError: the model cannot be loaded, or a clip not be read again.
         """
-        self._refuse_when_ending()
-        limit = self.limits.waiting + self.limits.at_once
-        with self._lock:
-            if self._queued >= limit:
-                self.counts.refused += 1
-                raise BusyError(
-                    f"{self._queued} questions are being answered or wait, which is the limit; ask again later"
-                )
-            self._queued += 1
-            conversation.users += 1
+        self._queue(conversation)
         try:
             await self._revived(conversation)
             # Over the ceiling is cut, not refused: clients ask for round numbers.
@@ -507,6 +533,45 @@ class ModelWorker:
             raise
         self._jobs.put(lambda: self._waiting.append(turn))
         return turn
+
+    def run(
+        self, function: Callable[..., Iterator[Any]], *arguments: Any, conversation: Conversation | None = None
+    ) -> Errand:
+        """Does other work on the model: puts it into the queue, as a question.
+
+        Args:
+            function: of a module, so that it can be named to another process; called as
+                ``function(runtime, *arguments)``. An iterator: between two of its items answers and the work of others
+                go on. Items are plain data, or arrays; None is not handed on and only lets others go on.
+            arguments: as the items: never of torch.
+            conversation: one whose files it reads; it is not closed, and its memory not taken, meanwhile.
+
+        Returns:
+            what to iterate over; it raises what the function raises, and UnavailableError for what is no error of ours.
+
+        Raises:
+            BusyError: the queue is full.
+        """
+        errand = Errand(conversation, function, arguments)
+        self._queue(conversation)
+        self._jobs.put(lambda: self._waiting.append(errand))
+        return errand
+
+    async def undo(self, conversation: Conversation) -> str | None:
+        """Takes back the last question, and returns it. Raises ChatError: it is still answering."""
+        return await self.call(conversation, Conversation.undo)
+
+    async def begin_with(self, conversation: Conversation, messages: tuple[Message, ...]) -> None:
+        """Sets what was said before, e.g. by a client that keeps conversations itself."""
+        await self.call(conversation, lambda known: known.begin_with(messages))
+
+    async def clear(self, conversation: Conversation) -> None:
+        """Forgets all questions and files."""
+        await self.call(conversation, Conversation.clear)
+
+    async def clips(self, conversation: Conversation) -> dict[str, Clip]:
+        """Its clips by name, as the model is shown them."""
+        return await self.call(conversation, lambda known: dict(known.session.clips))
 
     async def call(self, conversation: Conversation, work: Callable[[Conversation], T]) -> T:
         """Runs something about an idle conversation on the worker's thread: `Conversation.undo`, for example.
@@ -554,6 +619,23 @@ class ModelWorker:
     def _refuse_when_ending(self) -> None:
         if self._ending is not None or not self._thread.is_alive():
             raise UnavailableError("the service is shutting down; start it again")
+
+    def _queue(self, conversation: Conversation | None) -> None:
+        """Takes a place in the queue.
+
+        Raises:
+            BusyError: there is none.
+        """
+        self._refuse_when_ending()
+        with self._lock:
+            if self._queued >= self.limits.waiting + self.limits.at_once:
+                self.counts.refused += 1
+                raise BusyError(
+                    f"{self._queued} questions are being answered or wait, which is the limit; ask again later"
+                )
+            self._queued += 1
+            if conversation is not None:
+                conversation.users += 1
 
     def _submit(self, work: Callable[[], T]) -> Awaitable[T]:
         """Runs something on the worker's thread."""
@@ -611,11 +693,12 @@ class ModelWorker:
         finally:
             self._opening -= 1
 
-    def _release(self, conversation: Conversation) -> None:
+    def _release(self, conversation: Conversation | None) -> None:
         with self._lock:
             self._queued -= 1
-            conversation.users -= 1
-        conversation.used_at = self._clock()
+            if conversation is not None:
+                conversation.users -= 1
+                conversation.used_at = self._clock()
 
     # -- on the worker's thread ------------------------------------------------------------------------------------
 
@@ -642,39 +725,39 @@ class ModelWorker:
                 self._jobs.get_nowait()()
 
     def _admit(self) -> None:
-        """Begins to answer, oldest question first."""
+        """Begins what waits, oldest first."""
         while self._waiting and len(self._active) < self.limits.at_once:
-            turn = self._waiting.popleft()
-            if turn.cancelled:
-                self._leave(turn, None)
+            work = self._waiting.popleft()
+            if work.cancelled:
+                self._leave(work, "end", None)
                 continue
-            chat = turn.conversation.chat
             try:
-                if chat is None or turn.conversation.runtime is not self.runtime:
-                    raise UnavailableError("the model was changed in the meantime; ask again")
-                turn._stream = chat.stream(turn.question, **turn.options)
+                if isinstance(work, Turn):
+                    self._begin(work)
             except VideoLLMError as error:
-                self._leave(turn, error)
+                self._leave(work, "error", error)
                 continue
-            if turn.cancelled:  # while the stream was made
-                chat.stop()
-            self._active.append(turn)
+            self._active.append(work)
 
-    def _advance(self, turn: Turn) -> None:
-        """Computes the next word of an answer."""
+    def _begin(self, turn: Turn) -> None:
         chat = turn.conversation.chat
-        assert chat is not None and turn._stream is not None
+        if chat is None or turn.conversation.runtime is not self.runtime:
+            raise UnavailableError("the model was changed in the meantime; ask again")
+        turn._stream = chat.stream(turn.question, **turn.options)
+        if turn.cancelled:  # while the stream was made
+            chat.stop()
+
+    def _advance(self, work: Turn | Errand) -> None:
+        """Computes the next word of an answer, or the next item of other work."""
         try:
-            turn._tell(next(turn._stream))
+            item = self._next_word(work) if isinstance(work, Turn) else self._next_item(work)
+            if item is not None:
+                work._tell("item", item)
             return
-        except StopIteration:
-            answer = chat.last
-            assert answer is not None
-            if answer.token_ids or answer.finish != "stopped":
-                shown = tuple(part.clip for part in chat.messages[_last_question(chat)].media)
-                turn.conversation.exchanges.append(Exchange(turn.question, shown, answer))
-            self._count(answer)
-            outcome: Answer | BaseException = answer
+        except StopIteration as ended:
+            self._active.remove(work)
+            self._leave(work, "end", ended.value)
+            return
         except VideoLLMError as error:
             outcome = error
         except (MemoryError, torch.OutOfMemoryError):
@@ -685,15 +768,42 @@ class ModelWorker:
         except Exception:
             log.exception("an answer failed")
             outcome = UnavailableError("the answer failed in an unexpected way, which was logged; ask again")
-        self._active.remove(turn)
-        self._leave(turn, outcome)
+        self._active.remove(work)
+        self._leave(work, "error", outcome)
 
-    def _leave(self, turn: Turn, outcome: Answer | BaseException | None) -> None:
-        turn._stream = None
-        if isinstance(outcome, BaseException):
-            self.counts.turns["failed"] += 1
-        self._release(turn.conversation)
-        turn._tell(outcome)
+    def _next_word(self, turn: Turn) -> str:
+        """Raises StopIteration, with the answer."""
+        chat = turn.conversation.chat
+        assert chat is not None and turn._stream is not None
+        try:
+            return next(turn._stream)
+        except StopIteration:
+            answer = chat.last
+            assert answer is not None
+            if answer.token_ids or answer.finish != "stopped":
+                shown = tuple(part.clip for part in chat.messages[_last_question(chat)].media)
+                turn.conversation.exchanges.append(Exchange(turn.question, shown, answer))
+            self._count(answer)
+            raise StopIteration(answer) from None
+
+    def _next_item(self, errand: Errand) -> Any:
+        """Raises StopIteration."""
+        if errand._steps is None:
+            runtime = self._runtime.result()  # raises what kept it from being loaded
+            errand._steps = iter(errand.function(runtime, *errand.arguments))
+        if errand.cancelled:
+            getattr(errand._steps, "close", lambda: None)()
+            raise StopIteration
+        return next(errand._steps)
+
+    def _leave(self, work: Turn | Errand, kind: Literal["end", "error"], outcome: Any) -> None:
+        if isinstance(work, Turn):
+            work._stream = None
+            self.counts.turns["failed"] += kind == "error"
+        else:
+            work._steps = None
+        self._release(work.conversation)
+        work._tell(kind, outcome)
 
     def _count(self, answer: Answer) -> None:
         counts, timings = self.counts, answer.timings
@@ -705,9 +815,9 @@ class ModelWorker:
             counts.first_word_seconds.append(timings.first_word_seconds)
 
     def _close(self, conversation: Conversation) -> None:
-        for turn in (*self._waiting, *self._active):
-            if turn.conversation is conversation:
-                turn.cancel()
+        for work in (*self._waiting, *self._active):
+            if work.conversation is conversation:
+                work.cancel()
         with self._lock:
             known = self.conversations.pop(conversation.id, None)
         if known is not None and self.closed is not None:
