@@ -162,6 +162,7 @@ def narrate(
     repeats: float = 1.0,
     batch_windows: int = 8,
     seed: int = 0,
+    limits: Limits = LONG_FILE,
     progress: Progress | None = None,
     report: Report | None = None,
 ) -> Iterator[Narration]:
@@ -173,6 +174,7 @@ def narrate(
         start_seconds, end_seconds: the stretch that is narrated; None: to the end.
         window_seconds, stride_seconds: see `NarrationSettings`, also for what is not said here.
         scorer, rephraser: loaded by `videollm.tools.narrators`; None: none.
+        limits: what reading the file may cost.
         progress: called with the number of windows that are done, and of all.
         report: called with sentences for the user about what could not be read.
 
@@ -201,7 +203,7 @@ def narrate(
     check_settings(settings, scorer)
     narrator = load_narrator(model) if isinstance(model, str | Path) else model
     staff = _Staff(narrator, scorer, rephraser)
-    return _narrate(Path(video), staff, settings, None, progress=progress, report=report)
+    return _narrate(Path(video), staff, settings, None, limits=limits, progress=progress, report=report)
 
 
 def check_settings(settings: NarrationSettings, scorer: Any) -> None:
