@@ -29,8 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "transformers", "av", "PIL", "decord", "peft", "accelerate", "deepspeed", "gradio", "safetensors"}
-# Published narrations are pickles; it reads them through an unpickler that makes plain values only.
-UNPICKLES = PACKAGE / "data" / "lavila_narrations.py"
+# Published annotations are pickles; it reads them through an unpickler that makes plain values only.
+UNPICKLES = PACKAGE / "data" / "pickles.py"
 FORBIDDEN_NAMES = {
     "utils",
     "util",

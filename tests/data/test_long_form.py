@@ -9,7 +9,15 @@ from typing import Any, get_args
 
 import pytest
 
-from videollm.data.long_form import Format, LongForm, LongFormAnnotations, Subtitle, consecutive
+from videollm.data.long_form import (
+    SUBTITLES,
+    Format,
+    LongForm,
+    LongFormAnnotations,
+    Subtitle,
+    consecutive,
+    question_sentences,
+)
 from videollm.data.sample import Media, UnusableSampleError
 from videollm.errors import DataError
 
@@ -110,6 +118,16 @@ def test_unknown_spans_are_none(videos: Path) -> None:
     rows = [ROWS["how2qa"] | {"span": [float("nan")] * 2}, {k: v for k, v in ROWS["how2qa"].items() if k != "span"}]
     source = read("how2qa", rows, videos)
     assert source[0].span_seconds is None and source[1].span_seconds is None
+
+
+def test_what_is_read_of_a_question(videos: Path) -> None:
+    said = [{"start": n, "end": n + 1, "text": text} for n, text in enumerate(("a b c d", "e", " ", "f", "g h"))]
+    sample = read("how2qa", [ROWS["how2qa"] | {"text_s": said}], videos)[0]
+    assert question_sentences(sample) == ("Why?",)
+    assert question_sentences(sample, choice=1, subtitles=2) == ("Why?", "b", "a b c d", "e f g h")
+    assert question_sentences(sample, subtitles=9) == ("Why?", "a b c d", "e", "f", "g h")
+    silent = read("violin", [ROWS["violin"] | {"text_s": []}], videos)[0]
+    assert question_sentences(silent, subtitles=SUBTITLES["violin"]) == ("He lies.",)
 
 
 def test_no_annotations(videos: Path) -> None:

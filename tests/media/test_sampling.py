@@ -44,6 +44,14 @@ def test_headtail_of_one_frame() -> None:
     assert sampling.headtail_indices(1, 8, random.Random(0)) == [0]
 
 
+def test_spread_frames_are_the_first_to_the_last() -> None:
+    times = np.arange(100) / 25.0
+    chosen = FrameSampling("spread", frames=32).indices(times, 4.0)
+    assert chosen.tolist()[:7] == [0, 3, 6, 9, 12, 15, 19] and chosen[-1] == 99 and len(chosen) == 32
+    assert FrameSampling("spread", frames=8).indices(times[:3], 0.12).tolist() == [0, 1, 2]
+    assert FrameSampling("spread", frames=3).choose(None, 4.0).tolist() == [0.0, 2.0, 4.0]
+
+
 def test_on_screen_is_the_last_frame_that_has_started() -> None:
     times = np.array([0.1, 0.5, 0.5, 2.0])
     assert sampling.on_screen(times, np.array([0.0, 0.1, 0.49, 0.5, 1.9999999, 9.0])).tolist() == [0, 0, 0, 2, 3, 3]

@@ -9,25 +9,15 @@ from __future__ import annotations
 
 import math
 import os
-import pickle
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from videollm.data.annotations import bad, captioned, media_file
+from videollm.data.pickles import load_plain
 from videollm.data.sample import Media, Sample
 from videollm.errors import DataError
 
 PIECE_SECONDS = 300
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Lists, tuples, text and numbers only: whatever else a pickle can make, it makes by running code."""
-
-    def find_class(self, module: str, name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which would run code")
-
-    def persistent_load(self, pid: Any) -> NoReturn:
-        raise pickle.UnpicklingError("it asks for objects that are not in it")
 
 
 def read_narrations(path: str | os.PathLike[str]) -> list[tuple[str, float, float, str]]:
@@ -36,15 +26,7 @@ def read_narrations(path: str | os.PathLike[str]) -> list[tuple[str, float, floa
     Raises:
         DataError: a pickle with code in it, or one that holds no narrations.
     """
-    try:
-        with Path(path).open("rb") as file:
-            rows = _PlainUnpickler(file).load()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; give an existing pickle") from None
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError, KeyError, AttributeError,
-            MemoryError, OverflowError, RecursionError) as error:  # fmt: skip
-        what = " ".join(str(error).split())
-        raise DataError(f"{path}: not a pickle of plain narrations ({what}); get the published file again") from None
+    rows = load_plain(path)
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{path}: must hold a list that is not empty; give a published file")
     return [told for number, row in enumerate(rows, 1) for told in _narrations(row, f"{path} row {number}")]

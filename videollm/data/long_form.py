@@ -20,6 +20,7 @@ from typing import Any, Literal
 from videollm.data.annotations import bad, json_list, media_file
 from videollm.data.sample import JsonlLines, Media, UnusableSampleError
 from videollm.errors import DataError
+from videollm.models.lf_vila.processing_lf_vila import merge_sentences
 
 ENDINGS = ("mp4", "mkv", "webm", "avi")
 
@@ -137,6 +138,23 @@ def consecutive(sample: LongForm, count: int, rng: Random) -> LongForm:
     start = rng.randint(0, len(sample.clips) - count)
     part = slice(start, start + count)
     return LongForm(f"{sample.id}:{start}", sample.clips[part], sample.sentences[part])
+
+
+SUBTITLES = {"how2qa": 6, "violin": 4}
+"""Into how many sentences the subtitles of a format are joined, as published."""
+
+
+def question_sentences(sample: LongForm, choice: int | None = None, subtitles: int = 0) -> tuple[str, ...]:
+    """What is read of a question: itself, one of its choices, and what is said in the video, in that order.
+
+    Args:
+        sample: with a question.
+        choice: the number of a choice; None: none is read.
+        subtitles: into how many sentences all that is said is joined, see `SUBTITLES`; 0 leaves it out.
+    """
+    said = [one.text.strip() for one in sample.subtitles if one.text.strip()] if subtitles else []
+    chosen = () if choice is None else (sample.choices[choice],)
+    return (sample.question, *chosen, *(merge_sentences(said, subtitles) if said else ()))
 
 
 # ---- one reader a format

@@ -136,15 +136,15 @@ class FrameSampling:
             at every 1 / rate_hz seconds, or, where that would be more than max_frames, at max_frames seconds spread
             evenly from 0; "headtail" takes, by index, half of the `frames` at random from each half of the file's
             frames, as published for training; "centre" takes, by index, the middle frame of each of `frames` equal
-            segments, as LaViLa does.
-        frames: how many, for "uniform", "headtail" and "centre".
+            segments, as LaViLa does; "spread" takes `frames` by index from the first to the last, as LF-VILA does.
+        frames: how many, for "uniform", "headtail", "centre" and "spread".
         rate_hz: how many a second, for "rate".
         max_frames: the most, for "rate".
         squash_px: None leaves frames at their own size; a number squashes them, while they are decoded, to a square of
             so many pixels with the decoder's bilinear scaler, whatever their shape: as published.
     """
 
-    strategy: Literal["uniform", "rate", "headtail", "centre"] = "uniform"
+    strategy: Literal["uniform", "rate", "headtail", "centre", "spread"] = "uniform"
     frames: int = 8
     rate_hz: float = 4.0
     max_frames: int = 32
@@ -152,8 +152,10 @@ class FrameSampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.strategy not in ("uniform", "rate", "headtail", "centre"):
-            raise ValueError(f"frame sampling strategy is uniform, rate, headtail or centre, found {self.strategy!r}")
+        if self.strategy not in ("uniform", "rate", "headtail", "centre", "spread"):
+            raise ValueError(
+                f"frame sampling strategy is uniform, rate, headtail, centre or spread, found {self.strategy!r}"
+            )
         if self.frames < 1 or self.max_frames < 1 or not (math.isfinite(self.rate_hz) and self.rate_hz > 0):
             raise ValueError(f"frame sampling needs positive numbers, found {self}")
         if self.squash_px is not None and self.squash_px < 1:
@@ -175,6 +177,11 @@ class FrameSampling:
             if times_seconds is not None:
                 return np.asarray(times_seconds, np.float64)[segment_centre_indices(len(times_seconds), self.frames)]
             return (np.arange(self.frames) + 0.5) * (max(duration_seconds, 0.0) / self.frames)
+        if self.strategy == "spread":
+            if times_seconds is not None:
+                places = np.linspace(0, len(times_seconds) - 1, self.frames).astype(int)
+                return np.asarray(times_seconds, np.float64)[places]
+            return np.linspace(0.0, max(duration_seconds, 0.0), self.frames)
         if self.strategy == "uniform":
             if times_seconds is not None:
                 return np.asarray(times_seconds, np.float64)[uniform_indices(len(times_seconds), self.frames)]
