@@ -163,6 +163,16 @@ class MomentStore:
         rows = self._database.open_table("videos").to_arrow().to_pylist()
         return sorted((Video(**row) for row in rows), key=lambda video: video.path)
 
+    def moments(self, path: str) -> list[Moment]:
+        """What is told of the windows of a video, in their order, without vectors; none where it is not stored."""
+        video = self._stored(path)
+        if video is None:
+            return []
+        columns = ["start_seconds", "end_seconds", "narration", "sound"]
+        query = self._database.open_table("moments").search().where(f"video = {_quoted(video.content)}")
+        rows = query.select(columns).limit(max(video.moments, 1)).to_list()
+        return [Moment(**row) for row in sorted(rows, key=lambda row: (row["start_seconds"], row["end_seconds"]))]
+
     def __len__(self) -> int:
         """Moments, those of videos that are just being stored included."""
         return self._database.open_table("moments").count_rows()
