@@ -7,7 +7,16 @@ import torch
 
 from tests.small_model import TEXTS, small_model
 from videollm.chat.cache import KeyValueCache
-from videollm.chat.generation import Decoding, GenerationOptions, TokenChooser, WordStream, prefill
+from videollm.chat.generation import (
+    Decoding,
+    GenerationOptions,
+    Step,
+    Stepper,
+    TokenChooser,
+    WordStream,
+    prefill,
+    take_step,
+)
 from videollm.errors import ChatError, ConfigError
 from videollm.models.video_llama.tiny_tokenizer import build_tiny_tokenizer
 
@@ -50,13 +59,26 @@ def test_an_option_out_of_range_is_named(wrong):
 
 def decode(model, prompt, **kwargs):
     options = kwargs.pop("options", GenerationOptions(max_new_tokens=20))
-    defaults = {"limit": options.max_new_tokens, "stop_sequences": [], "stopped": lambda: False}
+    defaults = {"limit": options.max_new_tokens, "stop_sequences": []}
+    cache, logits = prefilled(model, prompt)
+    decoding, ids = Decoding(options, **{**defaults, **kwargs}), []
+    while decoding.finish is None:
+        ids += decoding.choose(logits)
+        if decoding.finish is None:
+            logits = take_step(model, Step(cache, decoding.last_id))
+    return ids, decoding, cache
+
+
+def prefilled(model, prompt):
     cache = KeyValueCache()
     with torch.inference_mode():
         embeds = model.get_input_embeddings()(torch.tensor([prompt]))
-    logits = prefill(model, cache, embeds, prompt, lambda: False)
-    decoding = Decoding(model, cache, logits, options, **{**defaults, **kwargs})
-    return list(decoding), decoding, cache
+    reading = prefill(model, cache, embeds, prompt, lambda: False)
+    while True:
+        try:
+            next(reading)
+        except StopIteration as read:
+            return cache, read.value
 
 
 PROMPT = [0, 40, 41, 42, 43]
@@ -108,18 +130,57 @@ def test_a_stop_sequence_is_held_back_until_it_is_clear(model):
     assert decode(model, PROMPT, stop_sequences=[(plain[-1], plain[0], plain[0])])[0] == plain
 
 
-def test_stopped_after_some_tokens(model):
+def test_what_was_held_back_is_given_when_an_answer_is_stopped(model):
     plain = decode(model, PROMPT)[0]
-    seen = []
+    cache, logits = prefilled(model, PROMPT)
+    decoding = Decoding(GenerationOptions(), limit=20, stop_sequences=[tuple(plain[:3])])
+    assert decoding.choose(logits) == []
+    assert decoding.choose(take_step(model, Step(cache, decoding.last_id))) == []
+    assert decoding.rest() == plain[:2]
+    assert decoding.rest() == [] and decoding.finish is None
 
-    def stopped():
-        seen.append(None)
-        return len(seen) > 6
 
-    ids, decoding, _ = decode(model, PROMPT, stopped=stopped)
-    assert ids == plain[: len(ids)]
-    assert 0 < len(ids) < 20
-    assert decoding.finish == "stopped"
+def test_a_step_that_fails_harms_no_other(model):
+    """Whatever it is that fails: here a token that there is not."""
+    prompts = [PROMPT, [0, 44], [0, 45, 46]]
+    caches = [prefilled(model, prompt)[0] for prompt in prompts]
+    stepper = Stepper(model)
+    before = stepper.take([Step(cache, 50) for cache in caches])
+    assert all(isinstance(logits, torch.Tensor) for logits in before)
+    found = stepper.take([Step(cache, token) for cache, token in zip(caches, (51, 10**6, 52), strict=True)])
+    assert isinstance(found[1], IndexError)
+    for place, token in ((0, 51), (2, 52)):
+        cache = prefilled(model, prompts[place])[0]
+        take_step(model, Step(cache, 50))
+        torch.testing.assert_close(found[place], take_step(model, Step(cache, token)), atol=1e-5, rtol=0)
+        assert caches[place].positions == cache.positions
+    assert caches[1].positions == [0, 44, 50]
+
+
+def test_numbers_that_are_none_stay_in_their_row(model):
+    caches = [prefilled(model, [0, *range(40, 40 + length)])[0] for length in (30, 3, 5)]
+    with torch.inference_mode():
+        for layer in caches[0].states.layers:
+            layer.keys[:, :, 7] = layer.values[:, :, 7] = math.nan
+    stepper = Stepper(model)
+    for token in range(50, 53):
+        sick, *healthy = stepper.take([Step(cache, token) for cache in caches])
+        assert sick.isnan().any() and not any(logits.isnan().any() for logits in healthy)
+    # Its row is taken by another, and no rest of it is seen.
+    assert not any(logits.isnan().any() for logits in stepper.take([Step(cache, 53) for cache in caches[1:]]))
+    new = prefilled(model, PROMPT)[0]
+    assert not any(logits.isnan().any() for logits in stepper.take([Step(c, 54) for c in (*caches[1:], new)]))
+
+
+def test_a_batch_gives_its_memory_back(model):
+    caches = [prefilled(model, PROMPT)[0] for _ in range(3)]
+    alone = caches[0].nbytes
+    stepper = Stepper(model)
+    stepper.take([Step(cache, 50) for cache in caches])
+    assert stepper.memory_bytes == sum(cache.nbytes for cache in caches) > 3 * alone
+    stepper.take([])
+    assert stepper.memory_bytes == 0
+    assert [cache.nbytes for cache in caches] == [alone // 5 * 6] * 3
 
 
 def test_drawing_is_repeatable_with_a_seed_and_differs_between_seeds(model):

@@ -3,6 +3,9 @@
 The library's `generate` calls back instead of yielding, and takes its cache away at the end; a chat needs the reverse.
 Sampling itself is the library's: its logits warpers, in its order.
 
+Choosing a token and running the model are apart: an answer under way (`Decoding`) asks for a `Step`, and a `Stepper`
+takes those of many answers in one forward pass.
+
 Notation: L tokens, D width, V vocabulary.
 """
 
@@ -10,7 +13,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -24,7 +27,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from videollm.chat.cache import KeyValueCache, Position
+from videollm.chat.cache import CacheBatch, KeyValueCache, Position
 from videollm.errors import ChatError, ConfigError
 
 PREFILL_CHUNK_TOKENS = 512
@@ -149,10 +152,16 @@ def forward(model: Any, cache: KeyValueCache, embeds: torch.Tensor, positions: S
 
 def prefill(
     model: Any, cache: KeyValueCache, embeds: torch.Tensor, positions: Sequence[Position], stopped: Callable[[], bool]
-) -> torch.Tensor | None:
-    """Computes a prompt behind what is cached, in chunks, and returns the logits (V,) after it; None if stopped."""
+) -> Generator[None, Any, torch.Tensor | None]:
+    """Computes a prompt behind what is cached, in chunks, and pauses between them, for others to go on.
+
+    Returns:
+        the logits (V,) after it; None if stopped.
+    """
     logits = None
     for start in range(0, len(positions), PREFILL_CHUNK_TOKENS):
+        if start:
+            yield
         if stopped():
             return None
         chunk = slice(start, start + PREFILL_CHUNK_TOKENS)
@@ -160,67 +169,128 @@ def prefill(
     return logits
 
 
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What an answer under way asks for: the logits after its next token, which joins its cache."""
+
+    cache: KeyValueCache
+    token_id: int
+
+
+class Stepper:
+    """Takes steps of answers under way: those that are asked for together in one forward pass.
+
+    An answer joins the batch with its first step among others, and leaves it with the first step taken without it, or
+    when its cache is used otherwise.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._batch = CacheBatch()
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of the caches in the batch."""
+        return self._batch.nbytes
+
+    def take(self, steps: Sequence[Step]) -> list[torch.Tensor | Exception]:
+        """Runs each answer's next token.
+
+        Returns:
+            for each step the logits (V,) after it, or why it failed, which says nothing about the others.
+        """
+        self._batch.keep_only([step.cache for step in steps])
+        if len(steps) > 1 or len(self._batch):
+            try:
+                return self._together(steps)
+            except Exception:
+                self._batch.keep_only([])  # whose fault it was shows when each is alone
+        return [self._alone(step) for step in steps]
+
+    def _together(self, steps: Sequence[Step]) -> list[torch.Tensor | Exception]:
+        for step in steps:
+            if step.cache not in self._batch:
+                self._batch.join(step.cache)
+        asked = {id(step.cache): step.token_id for step in steps}
+        caches = self._batch.caches
+        logits = self._batch.step(self.model, [asked[id(cache)] for cache in caches])
+        found = {id(cache): row for cache, row in zip(caches, logits, strict=True)}
+        return [found[id(step.cache)] for step in steps]
+
+    def _alone(self, step: Step) -> torch.Tensor | Exception:
+        try:
+            return take_step(self.model, step)
+        except Exception as error:
+            return error
+
+
+@torch.inference_mode()
+def take_step(model: Any, step: Step) -> torch.Tensor:
+    """Runs one answer's next token, alone: logits (V,). Raises anything the model raises, as `forward`."""
+    embedding = model.get_input_embeddings()
+    ids = torch.tensor([[step.token_id]], device=embedding.weight.device)
+    return forward(model, step.cache, embedding(ids), [step.token_id])
+
+
 class Decoding:
-    """An answer as an iterator of token ids, without the stop token.
+    """An answer under way: takes logits, gives token ids, without the stop token.
 
     Ids that may turn out to begin a stop sequence are held back until it is clear that they do not.
 
     Attributes:
-        finish: how it ended: ``"end"`` the model ended it, ``"length"`` the limit did, ``"stopped"`` somebody did.
+        finish: how it ended: ``"end"`` the model ended it, ``"length"`` the limit did; None: it goes on.
     """
 
     def __init__(
         self,
-        model: Any,
-        cache: KeyValueCache,
-        logits: torch.Tensor,
         options: GenerationOptions,
         *,
         limit: int,
         stop_sequences: Sequence[Sequence[int]],
         never: Sequence[int] = (),
-        stopped: Callable[[], bool],
     ) -> None:
-        self.finish: Finish = "stopped"
-        self._model, self._cache, self._logits = model, cache, logits
+        self.finish: Finish | None = None
         self._chooser = TokenChooser(options, never)
         self._limit = limit
         self._stops = [tuple(stop) for stop in stop_sequences if stop]
-        self._stopped = stopped
+        self._generated: list[int] = []
+        self._released = 0
 
-    def __iter__(self) -> Iterator[int]:
-        generated: list[int] = []
-        released = 0
-        while not self._stopped():
-            generated.append(self._chooser.choose(self._logits, generated))
-            end = next((len(s) for s in self._stops if tuple(generated[-len(s) :]) == s), 0)
-            if end:
-                self.finish = "end"
-                yield from generated[released : len(generated) - end]
-                return
-            if len(generated) >= self._limit:
-                self.finish = "length"
-                yield from generated[released:]
-                return
-            safe = len(generated) - self._held(generated)
-            yield from generated[released:safe]
-            released = safe
-            if self._stopped():
-                break
-            self._logits = self._step(generated[-1])
-        yield from generated[released:]
+    @property
+    def last_id(self) -> int:
+        """The id that was chosen last: while the answer goes on, what the model must run next."""
+        return self._generated[-1]
 
-    def _held(self, generated: list[int]) -> int:
+    def choose(self, logits: torch.Tensor) -> list[int]:
+        """Chooses a token from the logits (V,) after those before, and returns the ids that are now certain.
+
+        Raises:
+            ChatError: the logits are not all numbers.
+        """
+        generated = self._generated
+        generated.append(self._chooser.choose(logits, generated))
+        end = next((len(s) for s in self._stops if tuple(generated[-len(s) :]) == s), 0)
+        if end:
+            self.finish = "end"
+            return self._release(len(generated) - end)
+        if len(generated) >= self._limit:
+            self.finish = "length"
+            return self._release(len(generated))
+        return self._release(len(generated) - self._held())
+
+    def rest(self) -> list[int]:
+        """The ids held back, for an answer that is stopped."""
+        return self._release(len(self._generated))
+
+    def _release(self, upto: int) -> list[int]:
+        ids = self._generated[self._released : upto]
+        self._released = upto
+        return ids
+
+    def _held(self) -> int:
         """How many of the last ids may be the beginning of a stop sequence."""
-        return max(
-            (n for stop in self._stops for n in range(1, len(stop)) if tuple(generated[-n:]) == stop[:n]), default=0
-        )
-
-    @torch.inference_mode()
-    def _step(self, token_id: int) -> torch.Tensor:
-        embedding = self._model.get_input_embeddings()
-        ids = torch.tensor([[token_id]], device=embedding.weight.device)
-        return forward(self._model, self._cache, embedding(ids), [token_id])
+        last = self._generated
+        return max((n for stop in self._stops for n in range(1, len(stop)) if tuple(last[-n:]) == stop[:n]), default=0)
 
 
 def stop_sequences(model: Any, processor: Any) -> list[tuple[int, ...]]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -25,7 +25,16 @@ from typing import Any
 import torch
 
 from videollm.chat.cache import EncodedMedia, KeyValueCache, Position, prompt_positions
-from videollm.chat.generation import Decoding, Finish, GenerationOptions, WordStream, prefill, stop_sequences
+from videollm.chat.generation import (
+    Decoding,
+    Finish,
+    GenerationOptions,
+    Step,
+    WordStream,
+    prefill,
+    stop_sequences,
+    take_step,
+)
 from videollm.clips import Clip
 from videollm.errors import (
     ChatError,
@@ -351,7 +360,7 @@ class ChatSession:
         except BaseException:
             release()
             raise
-        return AnswerStream(self._answer(plan), release)
+        return AnswerStream(self._answer(plan), release, self.model)
 
     def stop(self) -> None:
         """Ends the answer under way after its present token; callable from any thread. Idle, it does nothing."""
@@ -373,7 +382,7 @@ class ChatSession:
 
     # -- one turn --------------------------------------------------------------------------------------------------
 
-    def _answer(self, plan: _Plan) -> Iterator[str]:
+    def _answer(self, plan: _Plan) -> Events:
         """Computes a planned turn, yields its words, and notes it when it has ended."""
         clock = _Clock()
         token_ids: list[int] = []
@@ -387,29 +396,37 @@ class ChatSession:
         def end(finish: Finish) -> None:
             self._note(plan, token_ids, words.text, finish, clock, reused)
 
-        embeds = self._embed(plan, reused, clock)
-        logits = None if embeds is None else prefill(self.model, self._cache, embeds, positions[reused:], stopped)
-        clock.prefilled()
-        if logits is None:
-            end("stopped")
-            return
-        decoding = Decoding(
-            self.model,
-            self._cache,
-            logits,
-            plan.options,
-            limit=plan.limit,
-            stop_sequences=stop_sequences(self.model, self.processor),
-            never=self._placeholders(),
-            stopped=stopped,
-        )
-        try:
-            for token_id in decoding:
+        def said(ids: Sequence[int]) -> Iterator[str]:
+            for token_id in ids:
                 token_ids.append(token_id)
                 piece = words.put(token_id)
                 if piece:
                     clock.word()
                     yield piece
+
+        try:
+            embeds = yield from self._embed(plan, reused, clock)
+            logits = None
+            if embeds is not None:
+                logits = yield from prefill(self.model, self._cache, embeds, positions[reused:], stopped)
+            clock.prefilled()
+            if logits is None:
+                end("stopped")
+                return
+            decoding = Decoding(
+                plan.options,
+                limit=plan.limit,
+                stop_sequences=stop_sequences(self.model, self.processor),
+                never=self._placeholders(),
+            )
+            while not stopped():
+                yield from said(decoding.choose(logits))
+                if decoding.finish is not None or stopped():
+                    break
+                logits = yield Step(self._cache, decoding.last_id)
+                assert logits is not None
+            if decoding.finish is None:
+                yield from said(decoding.rest())
             piece = words.finish()
             if piece:
                 clock.word()
@@ -418,7 +435,7 @@ class ChatSession:
             words.finish()
             end("stopped")
             raise
-        end(decoding.finish)
+        end(decoding.finish or "stopped")
 
     def _note(self, plan: _Plan, token_ids: list[int], text: str, finish: Finish, clock: _Clock, reused: int) -> None:
         """Makes a computed turn part of the conversation."""
@@ -445,8 +462,9 @@ class ChatSession:
         self._pending = self._pending[plan.pending :]
         self._forgotten = plan.forgotten
 
-    def _embed(self, plan: _Plan, start: int, clock: _Clock) -> torch.Tensor | None:
-        """Embeddings (1, L, D) of the prompt from ``start`` on; None if stopped. Encodes clips not yet encoded."""
+    def _embed(self, plan: _Plan, start: int, clock: _Clock) -> Generator[None, Any, torch.Tensor | None]:
+        """Embeddings (1, L, D) of the prompt from ``start`` on; None if stopped. Encodes clips not yet encoded, and
+        pauses between their parts."""
         features: dict[str, list[torch.Tensor]] = {"video": [], "audio": []}
         for span in plan.spans:
             if span.start < start:
@@ -456,6 +474,10 @@ class ChatSession:
             clip = self._clips[span.clip]
             if self._encoded.key(self.processor, clip, span.kind) not in self._encoded:
                 clock.clips.add(span.clip)
+                for _ in self._encoded.computed(self.model, self.processor, clip, span.kind):
+                    yield
+                    if self._stop.is_set():
+                        return None
             features[span.kind].append(self._encoded.get(self.model, self.processor, clip, span.kind))
         clock.encoded()
         video, audio = (torch.stack(rows) if rows else None for rows in (features["video"], features["audio"]))
@@ -604,26 +626,54 @@ class ChatSession:
         return _Releasing(self._take_turn())
 
 
-class AnswerStream(Iterator[str]):
-    """The pieces of an answer, computed as they are read. Closing it early is the same as stopping it."""
+Event = str | Step | None
+"""What comes of an answer: words; a step of the model that it needs; or None, when a part of the prompt was read."""
+Events = Generator[Event, torch.Tensor | None, None]
 
-    def __init__(self, pieces: Iterator[str], release: Callable[[], None]) -> None:
-        self._pieces: Any = pieces
-        self._release = release
+
+class AnswerStream(Iterator[str]):
+    """The pieces of an answer, computed as they are read. Closing it early is the same as stopping it.
+
+    Who has several answers computed together calls `advance` instead, takes their steps with a
+    `videollm.chat.generation.Stepper`, and gives each the logits of its own.
+    """
+
+    def __init__(self, events: Events, release: Callable[[], None], model: Any) -> None:
+        self._events, self._release, self._model = events, release, model
 
     def __iter__(self) -> AnswerStream:
         return self
 
     def __next__(self) -> str:
+        event = self.advance()
+        while not isinstance(event, str):
+            try:
+                outcome = None if event is None else take_step(self._model, event)
+            except BaseException as error:
+                outcome = error
+            event = self.advance(outcome)
+        return event
+
+    def advance(self, outcome: torch.Tensor | BaseException | None = None) -> Event:
+        """Goes on to the next event.
+
+        Args:
+            outcome: of the step that was asked for: its logits (V,), or why there are none.
+
+        Raises:
+            StopIteration: the answer has ended.
+        """
         try:
-            return next(self._pieces)
+            if isinstance(outcome, BaseException):
+                return self._events.throw(outcome)
+            return self._events.send(outcome)
         except BaseException:  # its end among them
             self._release()
             raise
 
     def close(self) -> None:
         try:
-            self._pieces.close()
+            self._events.close()
         finally:
             self._release()
 
