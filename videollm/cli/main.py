@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "doctor": ("videollm.cli.doctor", "say what this machine can run; check a model's folder"),
     "demo": ("videollm.cli.demo", "the page: bring clips, watch them, talk about them"),
     "serve": ("videollm.cli.serve", "an HTTP service that answers as OpenAI's API does"),
+    "mcp": ("videollm.cli.mcp", "the chat's tools for assistants that speak the Model Context Protocol"),
     "evaluate": ("videollm.cli.evaluate", "measure a model by a benchmark (YAML)"),
 }
 

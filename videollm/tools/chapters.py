@@ -16,8 +16,9 @@ from itertools import pairwise
 from math import sqrt
 from pathlib import Path
 
+from videollm.media.source import Limits
 from videollm.moments.moment import Moment
-from videollm.tools.narrate import Narration, Progress, clock, narrate
+from videollm.tools.narrate import LONG_FILE, Narration, Progress, clock, narrate
 from videollm.tools.narrators import Narrator
 
 MOST = 8
@@ -47,6 +48,7 @@ def chapters(
     *,
     most: int = MOST,
     least_seconds: float = LEAST_SECONDS,
+    limits: Limits = LONG_FILE,
     progress: Progress | None = None,
 ) -> list[Chapter]:
     """The parts of a video, from a narration of all of it.
@@ -54,7 +56,7 @@ def chapters(
     Raises:
         MediaError: the video cannot be read.
     """
-    return parts_of(narrate(video, narrator, progress=progress), most=most, least_seconds=least_seconds)
+    return parts_of(narrate(video, narrator, limits=limits, progress=progress), most=most, least_seconds=least_seconds)
 
 
 def chapters_of_moments(

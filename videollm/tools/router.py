@@ -151,7 +151,7 @@ class Router:
             what was found, or a refusal. Never raises for what is asked, nor for files that cannot be read.
         """
         deadline = _Deadline(stopped, self.limits.seconds_per_call)
-        names = self._names(files)
+        names = self.names(files)
         try:
             checked = _checked(name, arguments, names)
             return self._tools[name](names, deadline, shows, **checked)
@@ -160,7 +160,7 @@ class Router:
         except VideoLLMError as error:
             return Outcome(as_data(str(error)), refused=True)
 
-    def _names(self, files: Mapping[str, Path]) -> dict[str, Path]:
+    def names(self, files: Mapping[str, Path]) -> dict[str, Path]:
         """What a call can name: the caller's files, and the videos of the index by their file names."""
         names = dict(files)
         known = {path.resolve() for path in files.values()}
@@ -194,6 +194,7 @@ class Router:
                 start_seconds=start_seconds,
                 end_seconds=end_seconds,
                 window_seconds=NARRATED_WINDOW_SECONDS,
+                limits=self.files_limits,
                 progress=lambda *_: deadline.check(),
             ):
                 found.append(one)
@@ -261,7 +262,9 @@ class Router:
         if stored:
             found = chapters_of_moments(stored)
         else:
-            found = chapters(names[video], self.narrator, progress=lambda *_: deadline.check())
+            found = chapters(
+                names[video], self.narrator, limits=self.files_limits, progress=lambda *_: deadline.check()
+            )
         lines = [as_data(str(part)) for part in found] or ["nothing was told of this video"]
         used = tuple(Evidence(video, part.start_seconds, part.end_seconds, "narrated") for part in found)
         return self._outcome(lines, used)
