@@ -145,6 +145,11 @@ class Runtime:
         sampling = FrameSampling(**self.processor.frame_sampling)
         return sampling.max_frames if sampling.strategy == "rate" else sampling.frames
 
+    @property
+    def sound_sampling(self) -> SoundSampling | None:
+        """Which stretches of a sound it listens to; None: it has no ear."""
+        return SoundSampling(**self.processor.sound_sampling) if self.hears else None
+
     def frame_sampling(self, frames: int | None) -> FrameSampling:
         """Which frames of a clip it looks at; ``frames`` of them at most."""
         sampling = FrameSampling(**self.processor.frame_sampling)
@@ -685,7 +690,7 @@ class ModelWorker:
                     open_clip,
                     path,
                     frames=runtime.frame_sampling(frames),
-                    sound=SoundSampling(**runtime.processor.sound_sampling) if runtime.hears else None,
+                    sound=runtime.sound_sampling,
                     limits=self.limits.media,
                     name=name,
                 ),
