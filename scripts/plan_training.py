@@ -38,7 +38,7 @@ from videollm.models import hub, memory
 from videollm.models.video_llama import VideoLlamaConfig
 from videollm.settings import load_settings
 from videollm.training.freeze import freeze, rest
-from videollm.training.recipe import Recipe
+from videollm.training.recipe import VideoLlamaRecipe
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAMES, SEGMENTS = 8, 8
@@ -122,7 +122,7 @@ class TrainingPlan:
         return self.operations / (peak_tflops * 1e12 * share)
 
 
-def sample_tokens(recipe: Recipe, config: VideoLlamaConfig) -> int:
+def sample_tokens(recipe: VideoLlamaRecipe, config: VideoLlamaConfig) -> int:
     """Tokens of the longest sample that the recipe admits, padded as its batches are."""
     soft = 0
     if "video" in recipe.branches:
@@ -138,7 +138,7 @@ def sample_tokens(recipe: Recipe, config: VideoLlamaConfig) -> int:
     return math.ceil(tokens / 16) * 16
 
 
-def learner(recipe: Recipe, config: VideoLlamaConfig) -> Any:
+def learner(recipe: VideoLlamaRecipe, config: VideoLlamaConfig) -> Any:
     """The model of a recipe on the meta device, with what learns unfrozen, and low-rank updates where there are any."""
     model = memory.empty_model(config)
     freeze(model, recipe.stage, recipe.branches)
@@ -154,7 +154,7 @@ def learner(recipe: Recipe, config: VideoLlamaConfig) -> Any:
     return model
 
 
-def place(model: Any, recipe: Recipe) -> int:
+def place(model: Any, recipe: VideoLlamaRecipe) -> int:
     """Move a model from meta to where a `FakeTensorMode` takes it to have numbers; returns the bytes of its weights."""
     kept = memory.PRECISIONS[f"{recipe.bits}-bit" if recipe.bits else "bf16" if recipe.bf16 else "fp32"]
     number = torch.bfloat16 if recipe.bf16 else torch.float32
@@ -173,7 +173,7 @@ def place(model: Any, recipe: Recipe) -> int:
     return size
 
 
-def step(model: Any, recipe: Recipe, tokens: int, learned: int) -> torch.Tensor:
+def step(model: Any, recipe: VideoLlamaRecipe, tokens: int, learned: int) -> torch.Tensor:
     """The loss of a batch as large as the recipe makes it."""
     config, batch = model.config, recipe.batch_size
     soft = []
@@ -216,7 +216,7 @@ ATTENTION = {
 }
 
 
-def plan(recipe: Recipe, config: VideoLlamaConfig, processes: int = 1) -> TrainingPlan:
+def plan(recipe: VideoLlamaRecipe, config: VideoLlamaConfig, processes: int = 1) -> TrainingPlan:
     """Carry out a step without numbers.
 
     Args:
@@ -271,7 +271,7 @@ def shape_of(name: str) -> VideoLlamaConfig:
     return VideoLlamaConfig.preset(name) if name in ("7b", "13b") else hub.read_config(hub.find(name))
 
 
-def lines(recipe: Recipe, found: TrainingPlan, processes: int, peak: float, share: float) -> list[str]:
+def lines(recipe: VideoLlamaRecipe, found: TrainingPlan, processes: int, peak: float, share: float) -> list[str]:
     """A table."""
     seconds = found.seconds(peak, share)
     samples = found.batch * recipe.gradient_accumulation * processes
@@ -298,7 +298,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe")
     args = parser.parse_args()
     for path in args.recipes:
-        recipe = load_settings(path, Recipe, args.set)
+        recipe = load_settings(path, VideoLlamaRecipe, args.set)
         found = plan(recipe, shape_of(args.shape), args.processes)
         print(f"{path}, shape {args.shape}, computed:")
         print("\n".join(lines(recipe, found, args.processes, args.peak, args.share)), end="\n\n", flush=True)

@@ -13,7 +13,7 @@ from videollm.models.memory import empty_model
 from videollm.models.video_llama import VideoLlamaConfig
 from videollm.settings import load_settings
 from videollm.training.freeze import freeze
-from videollm.training.recipe import Recipe
+from videollm.training.recipe import VideoLlamaRecipe
 from videollm.training.trainer import StageTrainer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,7 +66,7 @@ LEARNING = {"video": (22.10, 22.89, 58), "audio": (22.86, 23.64, 58)}
 
 
 def read(name):
-    return load_settings(ROOT / "train_configs" / f"{name}.yaml", Recipe)
+    return load_settings(ROOT / "train_configs" / f"{name}.yaml", VideoLlamaRecipe)
 
 
 def header(path):
@@ -77,7 +77,7 @@ def header(path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_recipe(path):
-    recipe = load_settings(path, Recipe)
+    recipe = load_settings(path, VideoLlamaRecipe)
     text = " ".join(header(path))
     assert len(header(path)[0]) > 20
     # What is needed first, the command, and on what it runs, in how much memory.
@@ -168,7 +168,7 @@ def empty():
 @pytest.mark.parametrize("size", ["7b", "13b"])
 def test_what_learns_at_full_size(path, size, empty):
     """As many parameters, in as many tensors, as the published runs train."""
-    recipe, model = load_settings(path, Recipe), empty[size]
+    recipe, model = load_settings(path, VideoLlamaRecipe), empty[size]
     freeze(model, recipe.stage, recipe.branches)
     learning = [value for value in model.parameters() if value.requires_grad]
     expected = [LEARNING[branch] for branch in recipe.branches]

@@ -13,7 +13,7 @@ from tests.small_model import small_model
 from videollm.data.datasets import Dataset
 from videollm.settings import load_settings
 from videollm.training.freeze import freeze, rest
-from videollm.training.recipe import Recipe
+from videollm.training.recipe import VideoLlamaRecipe
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from plan_training import ATTENTION, AliveBytes, plan, sample_tokens, shape_of, step  # noqa: E402
 
 FULL_SIZE = sorted((ROOT / "train_configs").glob("video_llama_*.yaml"))
-BASE = Recipe(
+BASE = VideoLlamaRecipe(
     stage="stage2", model="small", output="runs/small", steps=1, batch_size=4, learning_rate=1e-3, bf16=False,
     branches=("video",), max_tokens=256, datasets=(Dataset("jsonl", "some.jsonl"),),
 )  # fmt: skip
@@ -89,7 +89,7 @@ def test_tokens_of_a_sample():
 )
 def test_headers_say_what_is_computed(path):
     """The figures of every recipe of full size."""
-    recipe = load_settings(path, Recipe)
+    recipe = load_settings(path, VideoLlamaRecipe)
     found = plan(recipe, shape_of("7b"), processes=8 if recipe.deepspeed else 1)
     header = " ".join(line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#"))
     said = re.search(r"Memory: ([\d.]+) GiB .* batches of (\d+) with (\d+) tokens.* ([\d.]+), and ([\d.]+) for", header)

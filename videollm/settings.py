@@ -30,6 +30,29 @@ def load_settings(path: str | Path, kind: type[T], overrides: typing.Sequence[st
     Raises:
         ConfigError: naming the file, the line and what to do.
     """
+    values, places = _read(path, f"see {kind.__name__} for its keys", overrides)
+    return _as_section(values, kind, (), str(path), places)
+
+
+def load_one_of(
+    path: str | Path, key: str, kinds: typing.Mapping[str, type[T]], overrides: typing.Sequence[str] = ()
+) -> T:
+    """`load_settings` of a file whose own ``key`` says which of several dataclasses it is; the first where it does not.
+
+    Raises:
+        ConfigError: naming the file, the line and what to do.
+    """
+    values, places = _read(path, f"see {next(iter(kinds.values())).__name__} for its keys", overrides)
+    said = values.get(key, next(iter(kinds)))
+    if not isinstance(said, str) or said not in kinds:
+        raise ConfigError(f"{places.get((key,), path)}: {key} is {said!r}; choose one of {', '.join(kinds)}")
+    return _as_section(values, kinds[said], (), str(path), places)
+
+
+def _read(
+    path: str | Path, hint: str, overrides: typing.Sequence[str]
+) -> tuple[dict[str, Any], dict[tuple[Any, ...], str]]:
+    """(what a file and the command line say, where each of it stands)."""
     import yaml
 
     path = Path(path)
@@ -47,7 +70,7 @@ def load_settings(path: str | Path, kind: type[T], overrides: typing.Sequence[st
         line = f" line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)}); correct it") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: holds no mapping of keys to values; see {kind.__name__} for its keys")
+        raise ConfigError(f"{path}: holds no mapping of keys to values; {hint}")
     places: dict[tuple[Any, ...], str] = {}
     _note_lines(node, (), str(path), places)
     for override in overrides:
@@ -65,7 +88,7 @@ def load_settings(path: str | Path, kind: type[T], overrides: typing.Sequence[st
         except (yaml.YAMLError, ValueError):
             raise ConfigError(f"--set {name}: {value!r} is not a YAML value; write for example --set seed=1") from None
         places[*sections, key] = f"--set {name}"
-    return _as_section(values, kind, (), str(path), places)
+    return values, places
 
 
 def _note_lines(node: Any, keys: tuple[Any, ...], path: str, places: dict[tuple[Any, ...], str]) -> None:

@@ -48,7 +48,7 @@ from videollm.media.write import write_video
 from videollm.models import hub
 from videollm.models.video_llama import VideoLlamaConfig
 from videollm.training.freeze import freeze, rest
-from videollm.training.recipe import Recipe
+from videollm.training.recipe import VideoLlamaRecipe
 from videollm.training.run import train
 
 GOAL = 0.8
@@ -81,7 +81,7 @@ def write_films(folder: Path, count: int) -> Path:
     return path
 
 
-def run(recipe: Recipe) -> list[dict[str, Any]]:
+def run(recipe: VideoLlamaRecipe) -> list[dict[str, Any]]:
     """Train, and return what was logged of each step."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         folder = train(recipe, resume=False)
@@ -90,7 +90,7 @@ def run(recipe: Recipe) -> list[dict[str, Any]]:
     return [log for log in state["log_history"] if "loss" in log]
 
 
-def rate(recipe: Recipe) -> float:
+def rate(recipe: VideoLlamaRecipe) -> float:
     """Samples a second behind the first steps."""
     logs = run(recipe)
     steps, seconds = len(logs) - WARM_STEPS, logs[-1]["seconds"] - logs[WARM_STEPS - 1]["seconds"]
@@ -104,7 +104,7 @@ def speed(folder: Path, rounds: int, steps: int) -> bool:
     model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
     data = Dataset("jsonl", str(write_films(folder / "films", FILES)), shown="frames", form="caption")
-    files = Recipe(
+    files = VideoLlamaRecipe(
         stage="stage1", model=str(folder / "model"), output=str(folder / "run"), datasets=(data,), branches=("video",),
         steps=steps + WARM_STEPS, batch_size=4, learning_rate=1e-4, bf16=False, threads=1, workers=1,
         log_steps=1, save_steps=steps + WARM_STEPS,
@@ -144,7 +144,7 @@ def speed(folder: Path, rounds: int, steps: int) -> bool:
     return met
 
 
-def alive(model: Any, recipe: Recipe, tokens: int) -> int:
+def alive(model: Any, recipe: VideoLlamaRecipe, tokens: int) -> int:
     """Bytes of tensors that are alive at most in a step, beside the weights, states of the optimiser among them."""
     learning = [value for value in model.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=1e-4, foreach=False)
@@ -163,7 +163,7 @@ def alive(model: Any, recipe: Recipe, tokens: int) -> int:
 
 def memory(folder: Path) -> None:
     """The second part."""
-    base = Recipe(
+    base = VideoLlamaRecipe(
         stage="stage2", model=str(folder / "model"), output=str(folder / "run"), steps=1, batch_size=2,
         learning_rate=1e-4, branches=("video",), max_tokens=512, datasets=(Dataset("jsonl", "films.jsonl"),),
     )  # fmt: skip
@@ -210,7 +210,7 @@ def full_size(folder: Path, steps: int) -> None:
     """The third part."""
     root = Path(__file__).resolve().parents[2]
     print("\nstage-1 step at full size: ViT-g, 7B, bfloat16, ZeRO-2")
-    recipe = Recipe(
+    recipe = VideoLlamaRecipe(
         stage="stage1", model=str(folder / "7b"), output=str(folder / "run"), branches=("video",), fresh=True,
         datasets=(Dataset("jsonl", str(folder / "films" / "captions.jsonl"), shown="frames", form="caption"),),
         steps=steps + WARM_STEPS, batch_size=32, learning_rate=1e-4, max_caption_tokens=32, workers=8,

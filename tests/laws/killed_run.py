@@ -15,9 +15,8 @@ from pathlib import Path
 import torch
 
 from videollm.data.collate import TrainingItems
-from videollm.settings import load_settings
 from videollm.training import run as training_run
-from videollm.training.recipe import Recipe
+from videollm.training.recipe import read_recipe
 from videollm.training.trainer import StageTrainer, StopOnInterrupt
 
 
@@ -72,7 +71,7 @@ def child(recipe, place, positions):
 
 
 def main(path, *places):
-    recipe = load_settings(path, Recipe)
+    recipe = read_recipe(path)
     positions = Path(path).with_name("positions.jsonl")
     ends = []
     for place in places:

@@ -13,8 +13,7 @@ import socket
 import sys
 import traceback
 
-from videollm.settings import load_settings
-from videollm.training.recipe import Recipe
+from videollm.training.recipe import read_recipe
 from videollm.training.run import train
 
 
@@ -37,7 +36,7 @@ def rank(recipe, number, count, port):
 
 
 def run(job):
-    recipe, count = load_settings(job["recipe"], Recipe), job["processes"]
+    recipe, count = read_recipe(job["recipe"]), job["processes"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

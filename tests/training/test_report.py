@@ -15,7 +15,7 @@ from tests.training.toy_run import toy_run
 from videollm.settings import load_settings
 from videollm.training.freeze import freeze
 from videollm.training.progress import Progress
-from videollm.training.recipe import Recipe
+from videollm.training.recipe import VideoLlamaRecipe
 from videollm.training.report import _COLOURS, CARD, PICTURE, curves_of, draw_losses, smooth, write_report
 
 RECIPE = """\
@@ -87,7 +87,7 @@ def test_one_dataset_needs_no_curve_of_its_own():
 def test_card(tmp_path):
     """Every figure of the card from a run that was trained and resumed: the recipe, too, can be run again."""
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    recipe = load_settings(tmp_path / "recipe.yaml", Recipe)
+    recipe = load_settings(tmp_path / "recipe.yaml", VideoLlamaRecipe)
     folder = tmp_path / "mine"
     toy_run(folder, [Progress("toy", bar=False)])
     trainer = toy_run(folder, [Progress("toy", bar=False)], resume="checkpoint-3")
@@ -115,7 +115,7 @@ def test_card(tmp_path):
         assert f"{package} {importlib.metadata.version(package)}" in card
     written = card.split("```yaml\n")[1].split("```")[0]
     (tmp_path / "again.yaml").write_text(written)
-    assert load_settings(tmp_path / "again.yaml", Recipe) == recipe
+    assert load_settings(tmp_path / "again.yaml", VideoLlamaRecipe) == recipe
     assert yaml.safe_load(written)["datasets"][0]["path"] == "mine.jsonl"
     assert "as what they were trained from" in card
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]

@@ -15,8 +15,9 @@ from videollm.models import hub
 from videollm.settings import load_settings
 from videollm.training.freeze import LEARNS, freeze, table_of_parts
 from videollm.training.parts import PARTS_FILE, read_parts
-from videollm.training.recipe import Recipe, World
-from videollm.training.run import assemble, train
+from videollm.training.recipe import VideoLlamaRecipe, World
+from videollm.training.run import train
+from videollm.training.video_llama import assemble
 from videollm.training.tiny import build_tiny
 from videollm.training.trainer import checkpoints
 
@@ -29,7 +30,7 @@ def tokenizer(tmp_path_factory):
 
 
 def _recipe(tokenizer, output, **changes):
-    base = Recipe(
+    base = VideoLlamaRecipe(
         stage="audio", output=str(output), world=World(samples=64, tokenizer=tokenizer), batch_size=2, steps=4,
         learning_rate=1e-3, warmup_steps=1, workers=0, save_steps=2, log_steps=1,
     )  # fmt: skip
@@ -103,7 +104,7 @@ def test_a_wrong_recipe_is_one_line(tmp_path, text, message):
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message) as caught:
-        load_settings(path, Recipe)
+        load_settings(path, VideoLlamaRecipe)
     assert "\n" not in str(caught.value)
 
 
@@ -133,7 +134,7 @@ def test_a_recipe_that_says_two_things_is_one_line(tmp_path, text, message):
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message) as caught:
-        load_settings(path, Recipe)
+        load_settings(path, VideoLlamaRecipe)
     assert "\n" not in str(caught.value)
 
 
@@ -154,7 +155,7 @@ def run(root, name, *, modalities=("words", "pictures", "sounds"), **changes):
     values = recipe_of(root, name, steps=4, save_steps=4, datasets=datasets, batch_from_one_dataset=False) | changes
     path = root / f"{name}.yaml"
     path.write_text(yaml.safe_dump(values))
-    return train(load_settings(path, Recipe))
+    return train(load_settings(path, VideoLlamaRecipe))
 
 
 @pytest.fixture(scope="module")

@@ -24,10 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train."""
-    from videollm.settings import load_settings
-    from videollm.training.recipe import Recipe
+    from videollm.training.recipe import read_recipe
 
-    recipe = load_settings(args.recipe, Recipe, args.set)
+    recipe = read_recipe(args.recipe, args.set)
     from videollm.training import processes
     from videollm.training.run import train
 

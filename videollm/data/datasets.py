@@ -1,10 +1,13 @@
-"""What a recipe says of its data: each dataset's format, place and share, and the mixture that they make."""
+"""What a recipe says of its data: each dataset's format, place and share, and the mixture that they make.
+
+`Dataset` is what Video-LLaMA learns from, `ClipTexts` LaViLa's models, `LongVideos` LF-VILA's.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from videollm.data.captions import ALIGNMENT_REQUESTS
 from videollm.data.howto100m import HowTo100M
@@ -12,6 +15,8 @@ from videollm.data.lavila_narrations import LavilaNarrations
 from videollm.data.ledger import Ledger
 from videollm.data.llava_cc3m import LlavaCC3M
 from videollm.data.llava_instruct import LlavaInstruct
+from videollm.data.long_form import Format as LongFormat
+from videollm.data.long_form import LongFormAnnotations
 from videollm.data.minigpt4 import MiniGPT4
 from videollm.data.mixture import Mixture
 from videollm.data.sample import JsonlSamples, Source
@@ -58,8 +63,7 @@ class Dataset:
     as_published: bool = False
 
     def __post_init__(self) -> None:
-        if not self.ratio > 0:
-            raise ValueError(f"ratio of {self.path} must be positive, found {self.ratio}; leave the dataset out")
+        _check_ratio(self)
         if self.format in _NEED_MEDIA and not self.media:
             raise ValueError(f"{self.format} needs the folder of its videos or pictures; add the key 'media'")
         if self.requests and self.format not in ("llava_cc3m", "minigpt4"):
@@ -71,6 +75,61 @@ class Dataset:
     def learned_as(self) -> Literal["caption", "dialogue"]:
         """``form``, decided."""
         return self.form or ("caption" if self.format in CAPTIONS else "dialogue")
+
+
+@dataclass(frozen=True)
+class ClipTexts:
+    """Clips and what is said of them, in our own JSONL: the clip in the user's message, the text in the assistant's.
+
+    Several messages of the assistant are several texts of one clip, of which each visit draws one, as published. Of a
+    rephraser the user's message is the sentence, and the assistant's are others of the same meaning. Of a classifier
+    the text is the number of the class, or, of several heads, of each, with blanks between.
+
+    Attributes:
+        path: the JSONL file; or a folder of shards, or their http(s) address.
+        media: what paths of media start from; the file's folder if empty. Unused with shards.
+        format: ``jsonl`` is our own, ``shards`` what `videollm data shard` makes.
+        ratio: its odds against the other datasets.
+        name: in the ledger and the card; the file's name if empty.
+        pseudo: its texts are a model's words, not a person's.
+    """
+
+    path: str
+    media: str = ""
+    format: Literal["jsonl", "shards"] = "jsonl"
+    ratio: float = 1.0
+    name: str = ""
+    pseudo: bool = False
+
+    def __post_init__(self) -> None:
+        _check_ratio(self)
+
+
+@dataclass(frozen=True)
+class LongVideos:
+    """Long videos with their annotations, see `videollm.data.long_form`.
+
+    Attributes:
+        format: of the annotations.
+        path: of the annotations.
+        videos: the folder of videos.
+        ratio: its odds against the other datasets.
+        name: in the ledger and the card; the format if empty.
+    """
+
+    format: LongFormat
+    path: str
+    videos: str
+    ratio: float = 1.0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        _check_ratio(self)
+
+
+def _check_ratio(dataset: Any) -> None:
+    if not dataset.ratio > 0:
+        raise ValueError(f"ratio of {dataset.path} must be positive, found {dataset.ratio}; leave the dataset out")
 
 
 _NEED_MEDIA = {"webvid", "llava_instruct", "videochat", "lavila_narrations", "howto100m"}
@@ -87,16 +146,22 @@ _OPEN: dict[str, Callable[[Dataset], Source]] = {
 }
 
 
-def open_dataset(dataset: Dataset) -> Source:
-    """The samples of a dataset, by number.
+def open_dataset(dataset: Dataset | ClipTexts | LongVideos) -> Any:
+    """The samples of a dataset, by number; of `LongVideos`, `videollm.data.long_form.LongForm`.
 
     Raises:
         DataError: it cannot be read, or is another format.
     """
+    if isinstance(dataset, LongVideos):
+        return LongFormAnnotations(dataset.format, dataset.path, dataset.videos, dataset.name or None)
+    if isinstance(dataset, ClipTexts):
+        dataset = Dataset(dataset.format, dataset.path, dataset.media, dataset.ratio, dataset.name)
     return _OPEN[dataset.format](dataset)
 
 
-def open_mixture(datasets: Sequence[Dataset], seed: int = 0, group: int = 1, ledger: Ledger | None = None) -> Mixture:
+def open_mixture(
+    datasets: Sequence[Dataset | ClipTexts | LongVideos], seed: int = 0, group: int = 1, ledger: Ledger | None = None
+) -> Mixture:
     """The datasets of a recipe, mixed by their ratios; source ``i`` of the mixture is dataset ``i``.
 
     Args:

@@ -76,6 +76,20 @@ def segment_centre_indices(frame_count: int, n: int) -> list[int]:
     return [(round(step * i) + min(round(step * (i + 1)), frame_count)) // 2 for i in range(n)]
 
 
+def segment_random_indices(frame_count: int, n: int, rng: random.Random) -> list[int]:
+    """A random frame of each of n equal segments, as published for training; neighbours share their border.
+
+    Raises:
+        ValueError: frame_count or n below 1.
+
+    Source: the released code of LaViLa (frames of a clip, with jitter); halves are rounded to even.
+    """
+    if frame_count < 1 or n < 1:
+        raise ValueError(f"segment_random_indices needs frames and a count of at least 1, found {frame_count} and {n}")
+    step = (frame_count - 1) / n
+    return [rng.randint(round(step * i), min(round(step * (i + 1)), frame_count - 1)) for i in range(n)]
+
+
 def windows(
     duration_seconds: float, length_seconds: float, stride_seconds: float, start_seconds: float = 0.0
 ) -> list[tuple[float, float]]:
@@ -136,15 +150,18 @@ class FrameSampling:
             at every 1 / rate_hz seconds, or, where that would be more than max_frames, at max_frames seconds spread
             evenly from 0; "headtail" takes, by index, half of the `frames` at random from each half of the file's
             frames, as published for training; "centre" takes, by index, the middle frame of each of `frames` equal
-            segments, as LaViLa does; "spread" takes `frames` by index from the first to the last, as LF-VILA does.
-        frames: how many, for "uniform", "headtail", "centre" and "spread".
+            segments, as LaViLa does, "segment" a random one of each, as it does in training; "spread" takes `frames`
+            by index from the first to the last, as LF-VILA does, "shifted" from and to one at random, each within half
+            of the distance between two, as it does in training.
+        frames: how many, for all but "rate".
+        seed: of "headtail", "segment" and "shifted".
         rate_hz: how many a second, for "rate".
         max_frames: the most, for "rate".
         squash_px: None leaves frames at their own size; a number squashes them, while they are decoded, to a square of
             so many pixels with the decoder's bilinear scaler, whatever their shape: as published.
     """
 
-    strategy: Literal["uniform", "rate", "headtail", "centre", "spread"] = "uniform"
+    strategy: Literal["uniform", "rate", "headtail", "centre", "segment", "spread", "shifted"] = "uniform"
     frames: int = 8
     rate_hz: float = 4.0
     max_frames: int = 32
@@ -152,9 +169,10 @@ class FrameSampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.strategy not in ("uniform", "rate", "headtail", "centre", "spread"):
+        if self.strategy not in ("uniform", "rate", "headtail", "centre", "segment", "spread", "shifted"):
             raise ValueError(
-                f"frame sampling strategy is uniform, rate, headtail, centre or spread, found {self.strategy!r}"
+                f"frame sampling strategy is uniform, rate, headtail, centre, segment, spread or shifted, found "
+                f"{self.strategy!r}"
             )
         if self.frames < 1 or self.max_frames < 1 or not (math.isfinite(self.rate_hz) and self.rate_hz > 0):
             raise ValueError(f"frame sampling needs positive numbers, found {self}")
@@ -168,10 +186,18 @@ class FrameSampling:
             times_seconds: float64 (T,), when each frame of the file starts; None where that is not known.
             duration_seconds: when the last frame leaves the screen.
         """
-        if self.strategy == "headtail":
+        if self.strategy in ("headtail", "segment", "shifted"):
             if times_seconds is None:
                 times_seconds = np.arange(10 * self.frames) * (max(duration_seconds, 0.0) / (10 * self.frames))
-            chosen = headtail_indices(len(times_seconds), self.frames, random.Random(self.seed))
+            rng, count = random.Random(self.seed), len(times_seconds)
+            if self.strategy == "headtail":
+                chosen = headtail_indices(count, self.frames, rng)
+            elif self.strategy == "segment":
+                chosen = segment_random_indices(count, self.frames, rng)
+            else:
+                apart = (count - 1) / max(self.frames - 1, 1)
+                ends = rng.uniform(0, apart / 2), count - 1 - rng.uniform(0, apart / 2)
+                chosen = np.linspace(*ends, self.frames).astype(int).tolist()
             return np.asarray(times_seconds, np.float64)[chosen]
         if self.strategy == "centre":
             if times_seconds is not None:

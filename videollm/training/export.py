@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from videollm.training.run import assemble
+from videollm.training.video_llama import assemble
 
 
 def export(folders: tuple[str, ...], tokenizer: str, target: str | Path, dtype: torch.dtype = torch.float16) -> Path:

@@ -26,6 +26,14 @@ _FACTOR = re.compile(r"(.+)\.lora_([AB])\.default\.weight")
 _SCALE = "low_rank_scale"
 
 
+class Holder(nn.Module):
+    """Gives a bare model the name that it has inside an objective."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+
 def trained_state(objective: nn.Module) -> dict[str, torch.Tensor]:
     """The tensors that a stage trains, whole and on the CPU: parts of the model and the objective's own heads.
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
 from datetime import timedelta
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
+
+from videollm.errors import ConfigError
 
 PATIENCE_SECONDS = 7200
 """So long a process waits for the others: one may have much more to encode than another."""
@@ -52,6 +56,28 @@ def start_deepspeed() -> None:
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     patience = timedelta(seconds=PATIENCE_SECONDS)
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=0, timeout=patience)
+
+
+def deepspeed_config(path: str) -> dict[str, Any]:
+    """What a file of DeepSpeed's says.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}; give a file of train_configs/deepspeed") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON ({error}); correct it") from None
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path}: holds no JSON object; give a file of train_configs/deepspeed")
+    return config
+
+
+def zero_stage(path: str | None) -> int:
+    """The stage of ZeRO in a file of DeepSpeed's; 0 without one."""
+    return 0 if path is None else int(deepspeed_config(path).get("zero_optimization", {}).get("stage", 0))
 
 
 def wait() -> None:

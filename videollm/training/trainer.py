@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 
+from videollm.models.lavila.losses import cached_contrastive_step
 from videollm.training import processes
 from videollm.training.order import InOrder
 from videollm.training.parts import load_trained_state, save_parts, trained_state
@@ -83,6 +84,38 @@ class StageTrainer(Trainer):
 
     # ---- how
 
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """The parameters that weight decay is for: as the objective says, else as the library does."""
+        decays = getattr(model, "decays", None)
+        if decays is None:
+            return Trainer.get_decay_parameter_names(self, model)
+        return [name for name, parameter in model.named_parameters() if decays(name, parameter)]
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The library's AdamW; or SGD, where the recipe has a momentum. What an objective gives a ``rate`` of its own
+        gets a group of its own."""
+        momentum = getattr(self.recipe, "momentum", None)
+        objective = self.model if model is None else model
+        if self.optimizer is not None or (momentum is None and not hasattr(objective, "rate")):
+            return super().create_optimizer(model)
+        assert objective is not None
+        decaying = set(self.get_decay_parameter_names(objective))
+        rate = getattr(objective, "rate", lambda name: 1.0)
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
+        for name, parameter in objective.named_parameters():
+            if parameter.requires_grad:
+                groups[rate(name), name in decaying].append(parameter)
+        arguments = [
+            {"params": found, "lr": self.args.learning_rate * times, "weight_decay": decay * self.args.weight_decay}
+            for (times, decay), found in sorted(groups.items(), reverse=True)
+        ]
+        if momentum is not None:
+            self.optimizer = torch.optim.SGD(arguments, self.args.learning_rate, momentum)
+        else:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, objective)
+            self.optimizer = kind(arguments, **options)
+        return self.optimizer
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         if self.lr_scheduler is None:
             self.lr_scheduler = learning_rates(
@@ -92,6 +125,8 @@ class StageTrainer(Trainer):
                 steps=num_training_steps,
                 start_rate=self.recipe.warmup_learning_rate,
                 floor_rate=self.recipe.last_learning_rate,
+                decay_steps=self.recipe.decay_steps,
+                decay_rate=self.recipe.decay_rate,
             )
             self._created_lr_scheduler = True
         return self.lr_scheduler
@@ -100,11 +135,40 @@ class StageTrainer(Trainer):
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        for name, value in self.accelerator.unwrap_model(model).metrics.items():
-            self._metrics[name].append(value.detach())
+        self._note_metrics(self.accelerator.unwrap_model(model))
         if "by_source" in outputs:
             self._by_source += outputs["by_source"]
         return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """As the library's; a contrastive batch that an objective wants in pieces takes two passes over each."""
+        objective = self.accelerator.unwrap_model(model)
+        size = getattr(objective, "piece_size", None)
+        if size is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        batch = self._prepare_inputs(inputs)
+        is_human, count = batch.pop("is_human", None), len(batch["pixel_values"])
+        pieces = [{name: value[at : at + size] for name, value in batch.items()} for at in range(0, count, size)]
+
+        def embed(piece: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+            with self.compute_loss_context_manager():
+                found = model(**piece, embed_only=True)
+            return found["video_embeds"], found["text_embeds"]
+
+        contrast = cached_contrastive_step(
+            embed,
+            pieces,
+            lambda videos, texts: objective.contrast(videos, texts, is_human),
+            backward=self.accelerator.backward,
+            without_sync=lambda: self.accelerator.no_sync(model),
+        )
+        self._note_metrics(objective)
+        return contrast.loss
+
+    def _note_metrics(self, objective: Any) -> None:
+        for name, value in objective.metrics.items():
+            self._metrics[name].append(value.detach())
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds what the objective measured here, and the loss of each dataset everywhere, since the last time."""

@@ -84,6 +84,12 @@ class LfVilaImageProcessor(BaseImageProcessor):
             out[start : start + len(group), :, top : top + inner[0], left : left + inner[1]] = (group - mean) / std
         return out
 
+    def squash(self, pixels: np.ndarray) -> torch.Tensor:
+        """The same shape, whatever that of the frames is: bilinear, as published for boxes of them in training."""
+        frames = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255.0
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.image_mean, self.image_std))
+        return (functional.interpolate(frames, tuple(self.size), mode="bilinear") - mean) / std
+
     def _published(self, group: torch.Tensor) -> torch.Tensor:
         height, width = self.size
         resized = (round(_RESIZED[0] * height), round(_RESIZED[1] * width))
