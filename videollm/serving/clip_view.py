@@ -124,6 +124,7 @@ def panel_html(views: Sequence[ClipView], media_path: str = "media/") -> str:
     front = views[-1].id
     tabs = "".join(
         f'<button type="button" role="tab" class="clip-tab" data-clip="{view.id}" id="tab-{view.id}" '
+        f'tabindex="{0 if view.id == front else -1}" '
         f'aria-controls="clip-{view.id}" aria-selected="{str(view.id == front).lower()}">'
         f'<span aria-hidden="true">{_SYMBOLS[view.kind]}</span> {escape(view.name)}</button>'
         for view in views
@@ -131,7 +132,7 @@ def panel_html(views: Sequence[ClipView], media_path: str = "media/") -> str:
     articles = "".join(_article(view, view.id == front, media_path) for view in views)
     hidden = " hidden" if len(views) == 1 else ""
     return (
-        f'<section class="clips" aria-label="Clips"><div class="clip-tabs" role="tablist"{hidden}>{tabs}</div>'
+        f'<section class="clips" aria-label="Clips"><div class="clip-tabs" role="tablist" data-row{hidden}>{tabs}</div>'
         f"{articles}</section>"
     )
 
@@ -163,11 +164,12 @@ def _strip(view: ClipView) -> str:
         return ""
     buttons = "".join(
         f'<button type="button" class="frame" data-clip="{view.id}" data-at="{seconds:.3f}" '
-        f'aria-label="Go to {in_words(seconds)}"><img alt="" src="data:image/jpeg;base64,{jpeg}">'
+        f'tabindex="{0 if index == 0 else -1}" aria-label="Go to {in_words(seconds)}"><img alt="" '
+        f'src="data:image/jpeg;base64,{jpeg}">'
         f"<span>{in_words(seconds)}</span></button>"
-        for seconds, jpeg in view.frames
+        for index, (seconds, jpeg) in enumerate(view.frames)
     )
-    return f'<div class="strip" role="group" aria-label="Frames that the model saw">{buttons}</div>'
+    return f'<div class="strip" role="group" data-row aria-label="Frames that the model saw">{buttons}</div>'
 
 
 def _waveform(view: ClipView) -> str:

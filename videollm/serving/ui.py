@@ -18,6 +18,7 @@ import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -32,7 +33,7 @@ import gradio as gr
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
 from videollm.clips import Clip
-from videollm.errors import ChatError, NotYoursError, RequestError, VideoLLMError
+from videollm.errors import BusyError, ChatError, NotYoursError, RequestError, VideoLLMError
 from videollm.media.read import read_clip
 from videollm.media.sampling import FrameSampling, SoundSampling
 from videollm.media.source import HEAD_BYTES, sniff
@@ -40,19 +41,31 @@ from videollm.serving.access import Door, Rules, error_body
 from videollm.serving.answer_text import as_markdown, linked, messages_of, view_for
 from videollm.serving.clip_view import ClipView, panel_html, view_of
 from videollm.serving.model_worker import Conversation, ModelChoice, ModelWorker, Runtime, Turn
+from videollm.serving.moment_view import FORMS, Kind, Track, moments_html, saved_as
+from videollm.serving.moment_work import Report, chaptered, found, narrated
 from videollm.serving.uploads import UploadStore, clean_name
+from videollm.serving.worker_narrator import LongWork, WorkerNarrator
+from videollm.tools.narrate import clock
+from videollm.tools.narrators import Narrator
 
 log = logging.getLogger(__name__)
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 EXAMPLES = {"two_things.mp4": "Two things", "cut.mp4": "A cut", "textures.mp4": "Textures"}
 STARTERS = ("What do you see and hear?", "When is there a cut?", "Which sound is heard?")
+UPLOAD_WORDS = {"upload_text.drop_file": "Drop videos, images or sounds", "upload_text.click_to_upload": "choose files"}
+"""In place of Gradio's own."""
 LONGEST_QUESTION_CHARACTERS = 16_000
 STALE_SECONDS = 600.0
 """A file that was sent but never shown is deleted after so long."""
 JANITOR_SECONDS = 30.0
 UPDATE_SECONDS = 0.05
 """Between two updates of an answer: a browser draws them slower than a small model speaks."""
+LONG_UPDATE_SECONDS = 0.5
+"""Between two updates of what takes long."""
+LONG_WORKS, LONG_WORKS_WAITING = 2, 16
+"""How much that takes long is done at the same time, and how much more waits; one more is refused."""
+LONGEST_SEARCH_CHARACTERS = 300
 
 # Gradio's routes that the page needs. Those that hand out files, fetch addresses or show what others do are not here.
 GRADIO_PATHS = frozenset({
@@ -87,6 +100,9 @@ class Visitor:
     paths: dict[str, Path] = field(default_factory=dict)
     """Files of the views, by the id of the view."""
     turn: Turn | None = None
+    tracks: dict[tuple[str, Kind], Track] = field(default_factory=dict)
+    """What was told of clips over their time, by id of the view, the newest last; what was found is of all clips."""
+    work: LongWork[Report] | None = None
 
     @property
     def clips(self) -> list[ClipView]:
@@ -112,6 +128,7 @@ class Page:
         self.choices = list(choices)
         self.visitors: dict[str, Visitor] = {}
         self.incoming = store.folder / "incoming"
+        self._threads = ThreadPoolExecutor(LONG_WORKS, thread_name_prefix="long-work")
         worker.closed = self._forget
 
     # -- visitors --------------------------------------------------------------------------------------------------
@@ -137,7 +154,7 @@ class Page:
             with contextlib.suppress(NotYoursError):
                 self.store.keep(visitor.conversation.id)
                 return self.worker.get(visitor.conversation.id)
-        visitor.views, visitor.paths, visitor.turn = {}, {}, None
+        visitor.views, visitor.paths, visitor.tracks, visitor.turn = {}, {}, {}, None
         visitor.conversation = self.worker.open()
         return visitor.conversation
 
@@ -146,7 +163,14 @@ class Page:
         self.store.delete_all(conversation_id)
         for token, visitor in list(self.visitors.items()):
             if visitor.conversation is not None and visitor.conversation.id == conversation_id:
+                if visitor.work is not None:
+                    visitor.work.stop()
                 self.visitors.pop(token, None)
+        shutil.rmtree(self._index_of(conversation_id), ignore_errors=True)
+
+    def _index_of(self, conversation_id: str) -> Path:
+        """Where the clips of a conversation are indexed, once something is looked for in them."""
+        return self.store.folder / f"index-{conversation_id}"
 
     # -- what is shown ---------------------------------------------------------------------------------------------
 
@@ -157,11 +181,22 @@ class Page:
         return {
             "chat": messages_of(exchanges, visitor.views),
             "panel": panel_html(visitor.clips),
+            "tools": gr.Row(visible=any(view.has_time for view in visitor.clips)),
+            "moments": self.moments(visitor),
             "examples": gr.Column(visible=not visitor.clips and not exchanges),
             "starters": gr.Row(visible=bool(visitor.clips) and not exchanges),
             "export": gr.Row(visible=bool(exchanges)),
             "box": ready_box(),
         }
+
+    def moments(self, visitor: Visitor) -> str:
+        """What was told of the clips over their time, the newest first; what was found stands under each of them."""
+        clips = [view for view in visitor.clips if view.has_time]
+        tracks = {
+            view.id: [track for (whose, _), track in reversed(visitor.tracks.items()) if whose in ("", view.id)]
+            for view in clips
+        }
+        return moments_html(tracks, clips)
 
     def model_line(self, runtime: Runtime) -> str:
         """What is running, and what it is for."""
@@ -221,7 +256,7 @@ class Page:
         visitor.paths[view_id] = path
 
     async def _view(self, visitor: Visitor, conversation: Conversation, clip: Clip, view_id: str) -> None:
-        known = {covered.name: covered.sentence for covered in conversation.session.coverage}
+        known = {covered.name: covered.sentence for covered in conversation.coverage}
         visitor.views[clip.name] = await asyncio.to_thread(view_of, clip, view_id, known[clip.name])
 
     async def upload(self, files: list[str] | None, request: gr.Request) -> AsyncIterator[dict[str, Any]]:
@@ -287,7 +322,7 @@ class Page:
         conversation = self.conversation(visitor)
         question = None
         while conversation.exchanges and len(conversation.exchanges) > (kept if kept is not None else 0):
-            question = await self.worker.call(conversation, lambda c: c.undo())
+            question = await self.worker.undo(conversation)
             if kept is None:
                 break
         return visitor, question
@@ -340,7 +375,7 @@ class Page:
 
     async def _look_again(self, visitor: Visitor, conversation: Conversation) -> None:
         if visitor.views:
-            clips = await self.worker.call(conversation, lambda c: dict(c.session.clips))
+            clips = await self.worker.clips(conversation)
             for name, view in list(visitor.views.items()):
                 await self._view(visitor, conversation, clips[name], view.id)
 
@@ -371,6 +406,109 @@ class Page:
             }  # fmt: skip
             yield shown | {"alert": alert_html(alert)}
 
+    # -- clips over their time -------------------------------------------------------------------------------------
+
+    async def narrate(self, view_id: str, request: gr.Request) -> AsyncIterator[dict[str, Any]]:
+        """Tells what happens in the clip in front."""
+        async for update in self._tell(request, view_id, "narration", "Narration"):
+            yield update
+
+    async def chapters(self, view_id: str, request: gr.Request) -> AsyncIterator[dict[str, Any]]:
+        """Tells of which parts the clip in front consists."""
+        async for update in self._tell(request, view_id, "chapters", "Chapters"):
+            yield update
+
+    async def _tell(self, request: gr.Request, view_id: str, kind: Kind, title: str) -> AsyncIterator[dict[str, Any]]:
+        with Alerts() as alert:
+            visitor = self.visitor(request)
+            view = next((one for one in visitor.clips if one.id == view_id), None)
+            if view is None or not view.has_time:
+                raise RequestError("there is nothing to narrate in an image; choose a video or a sound above")
+            path = visitor.paths[view.id]
+            limits, does = self.worker.limits.media, narrated if kind == "narration" else chaptered
+
+            def work(long: LongWork[Report], asking: Callable[[str], Narrator]) -> None:
+                does(long, path, view.id, asking, limits)
+
+            words = f"{'Narrating' if kind == 'narration' else 'Cutting into chapters'}: {view.name}"
+            async for update in self._work(visitor, (view.id, kind), title, words, work):
+                yield update
+        if alert:
+            yield {"alert": alert_html(alert)}
+
+    async def find(self, words: str, request: gr.Request) -> AsyncIterator[dict[str, Any]]:
+        """Finds stretches of all clips that fit words."""
+        with Alerts() as alert:
+            words = " ".join(words.split())[:LONGEST_SEARCH_CHARACTERS]
+            if not any(sign.isalnum() for sign in words):
+                raise RequestError("say in words what is to be found: what is seen there, or heard")
+            visitor = self.visitor(request)
+            conversation = self.conversation(visitor)
+            paths = {visitor.paths[view.id]: view.id for view in visitor.clips if view.has_time}
+            folder, limits = self._index_of(conversation.id), self.worker.limits.media
+
+            def work(long: LongWork[Report], asking: Callable[[str], Narrator]) -> None:
+                found(long, words, paths, folder, asking, limits)
+
+            title = f"Found: \u201c{words}\u201d"
+            async for update in self._work(visitor, ("", "found"), title, "Looking through the clips", work):
+                yield update
+        if alert:
+            yield {"alert": alert_html(alert)}
+
+    async def _work(
+        self,
+        visitor: Visitor,
+        key: tuple[str, Kind],
+        title: str,
+        words: str,
+        work: Callable[[LongWork[Report], Callable[[str], Narrator]], None],
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Does something long, and shows what it tells as a track."""
+        if visitor.work is not None:
+            raise RequestError("one thing at a time: wait for the end of what is going on, or stop it")
+        conversation = self.conversation(visitor)
+        runtime = await self.worker.ready()
+        if sum(one.work is not None for one in self.visitors.values()) >= LONG_WORKS + LONG_WORKS_WAITING:
+            raise BusyError("too many others are narrating or searching; try again in a few minutes")
+
+        def begun(long: LongWork[Report]) -> None:
+            work(long, lambda question: WorkerNarrator(self.worker, runtime, question, long))
+
+        long = visitor.work = LongWork(begun, self._threads)
+        by = f"by {runtime.choice.name}"
+        last = Report(0, 0)
+        shown_at = 0.0
+        before = visitor.tracks.get(key)
+        yield {"working": gr.Row(visible=True), "progress": progress_html(words, 0, 0), "alert": ""}
+        try:
+            async for last in long:
+                if time.monotonic() < shown_at + LONG_UPDATE_SECONDS:
+                    continue
+                shown_at = time.monotonic()
+                if last.spans:
+                    visitor.tracks[key] = Track(key[1], title, last.spans, f"{by}, so far")
+                # As long as something is under way, the conversation and its files are not idle.
+                if conversation.id not in self.worker.conversations:
+                    break
+                self.store.keep(self.worker.get(conversation.id).id)
+                yield {"progress": progress_html(words, last.done, last.total), "moments": self.moments(visitor)}
+        finally:
+            visitor.work = None
+            long.stop()
+            visitor.tracks.pop(key, None)  # the newest is the last
+            track = finished(key[1], title, by, last)
+            if track is not None or before is not None:
+                visitor.tracks[key] = track if track is not None else before  # type: ignore[assignment]
+        ended = {"working": gr.Row(visible=False), "progress": ""}
+        yield ended | ({"moments": self.moments(visitor)} if conversation.id in self.worker.conversations else {})
+
+    async def stop_work(self, request: gr.Request) -> None:
+        with contextlib.suppress(RequestError):
+            work = self.visitor(request).work
+            if work is not None:
+                work.stop()
+
     # -- routes ----------------------------------------------------------------------------------------------------
 
     def media(self, view_id: str, request: fastapi.Request) -> Response:
@@ -400,6 +538,20 @@ class Page:
             text, media_type=kind, headers={"content-disposition": name, "cache-control": "no-store"}
         )
 
+    def export_track(self, kind: Kind, view_id: str, form: str, request: fastapi.Request) -> Response:
+        """What was told of a clip over its time as a file."""
+        visitor = self._known(request)
+        track = visitor.tracks.get((view_id, kind))
+        view = next((one for one in visitor.clips if one.id == view_id), None)
+        if track is None or view is None or form not in FORMS:
+            raise NotYoursError("there is nothing to save here; narrate the clip first")
+        name = f'attachment; filename="{kind}.{form}"'
+        return PlainTextResponse(
+            saved_as(form, track, view.name),
+            media_type=FORMS[form],
+            headers={"content-disposition": name, "cache-control": "no-store"},
+        )
+
     def _known(self, request: fastapi.Request) -> Visitor:
         return self.visitors.get(self.token_of(request.cookies), Visitor())
 
@@ -413,6 +565,19 @@ class Page:
             with gr.Row(elem_id="columns", equal_height=False):
                 with gr.Column(scale=6, min_width=320, elem_id="watch"):
                     parts["panel"] = gr.HTML(panel_html([]), elem_id="panel")
+                    with gr.Row(visible=False, elem_id="tools") as parts["tools"]:
+                        narrating = gr.Button("Narrate", size="sm", elem_id="narrate")
+                        cutting = gr.Button("Chapters", size="sm", elem_id="chapters")
+                        finding = gr.Textbox(
+                            elem_id="find", show_label=False, container=False, lines=1, max_lines=1, min_width=120,
+                            label="Find in the clips", placeholder="Find what is seen or heard", submit_btn="Find",
+                            max_length=LONGEST_SEARCH_CHARACTERS,
+                        )  # fmt: skip
+                        front = gr.Textbox(visible="hidden")
+                    with gr.Row(visible=False, elem_id="working") as parts["working"]:
+                        parts["progress"] = gr.HTML("")
+                        halt = gr.Button("Stop", size="sm", elem_id="halt")
+                    parts["moments"] = gr.HTML("", elem_id="moments")
                     with gr.Column(elem_id="examples") as parts["examples"]:
                         gr.HTML(examples_html())
                     hidden = [gr.Button(file, elem_id=f"example-{i}", elem_classes="behind")
@@ -446,7 +611,7 @@ class Page:
                     parts["chat"] = gr.Chatbot(
                         elem_id="chat", show_label=False, container=False, editable="user", buttons=[],
                         layout="bubble", latex_delimiters=[], allow_tags=False, group_consecutive_messages=False,
-                        placeholder="Add a clip or take an example, then ask what is seen or heard.",
+                        placeholder="Ask what is seen or heard.",
                         feedback_options=None, height="100%",
                     )  # fmt: skip
                     parts["alert"] = gr.HTML("", elem_id="alert")
@@ -506,6 +671,12 @@ class Page:
             parts["chat"].edit(wired(edited), sampling, outputs, **free)
             parts["chat"].undo(wired(undone), None, outputs, **free)
             clear.click(wired(self.clear), None, outputs, **free)
+            # Which clip is in front only the browser knows.
+            in_front = "() => document.querySelector('.clip:not([hidden])')?.dataset.clip ?? ''"
+            narrating.click(wired(self.narrate), front, outputs, js=in_front, **free)
+            cutting.click(wired(self.chapters), front, outputs, js=in_front, **free)
+            finding.submit(wired(self.find), finding, outputs, **free)
+            halt.click(self.stop_work, None, None, **free)
             parts["frames"].release(wired(self.look), parts["frames"], outputs, **free)
             for part in (parts["choice"], parts["precision"]):
                 part.input(wired(self.switch), [parts["choice"], parts["precision"]], outputs, **free)
@@ -523,21 +694,26 @@ class Page:
             janitor = asyncio.create_task(self._tidy())
             yield
             janitor.cancel()
+            for visitor in self.visitors.values():
+                if visitor.work is not None:
+                    visitor.work.stop()
+            self._threads.shutdown(wait=False, cancel_futures=True)
 
         outer = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
         outer.add_exception_handler(VideoLLMError, _refuse)
         outer.get("/media/{view_id}")(self.media)
         outer.get("/export/conversation.{form}")(self.export)
+        outer.get("/export/{kind}/{view_id}.{form}")(self.export_track)
         page = ASSETS / "page"
         theme = gr.themes.Default(
             primary_hue="teal", neutral_hue="slate", radius_size="md",
             font=["ui-sans-serif", "system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"],
-        )  # fmt: skip
+        ).set(body_text_color_subdued="*neutral_500")  # fmt: skip  # the theme's own is too pale to be read by all
         gr.mount_gradio_app(
             outer, self.blocks(), "/", theme=theme, css=(page / "page.css").read_text("utf-8"), allowed_paths=[],
             head=f"<script>{(page / 'page.js').read_text('utf-8')}</script>", footer_links=[], run_history=False,
             ssr_mode=False, show_error=False, max_file_size=self.store.limits.file_bytes, pwa=False, mcp_server=False,
-            enable_monitoring=False, favicon_path=str(page / "icon.svg"),
+            i18n=gr.I18n(en=UPLOAD_WORDS), enable_monitoring=False, favicon_path=str(page / "icon.svg"),
         )  # fmt: skip
         return Door(self._with_cookie(outer), rules)
 
@@ -547,7 +723,7 @@ class Page:
         def body_bytes(method: str, path: str) -> int:
             return self.store.limits.owner_bytes if path == "/gradio_api/upload" else 1024**2
 
-        return Rules(hosts, key, body_bytes, frozenset(), known_path, POLICY)
+        return Rules(hosts, frozenset({key} if key else ()), body_bytes, frozenset(), known_path, POLICY)
 
     def _with_cookie(self, app: Any) -> Any:
         """Gives a browser that opens the page its secret."""
@@ -635,6 +811,26 @@ def alert_html(sentences: Sequence[str]) -> str:
 
 def working_html(words: str) -> str:
     return f'<div class="working" role="status">{escape(words)}</div>'
+
+
+def progress_html(words: str, done: int, total: int) -> str:
+    """How far something long is."""
+    value = f' value="{done}" max="{total}"' if total else ""
+    count = f" {done} of {total}" if total else ""
+    return (
+        f'<div class="working" role="status"><span>{escape(words)} …</span>'
+        f'<progress aria-label="{escape(words)}"{value}>{count}</progress></div>'
+    )
+
+
+def finished(kind: Kind, title: str, by: str, last: Report) -> Track | None:
+    """What long work has told in the end; None where it was stopped before it told anything."""
+    if last.whole:
+        nothing = "nothing fits these words; try others" if kind == "found" else f"{by}, who had nothing to tell"
+        return Track(kind, title, last.spans, by if last.spans else nothing)
+    if not last.spans:
+        return None
+    return Track(kind, title, last.spans, f"{by}, stopped at {clock(last.spans[-1].end_seconds)}")
 
 
 def ready_box(question: str | None = None) -> Any:
