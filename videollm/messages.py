@@ -36,20 +36,25 @@ class MediaPart:
 
 @dataclass(frozen=True)
 class ToolCallPart:
-    """A call of a tool by the model."""
+    """A call of a tool: by the model, in an assistant's message, or by the person, in a user's.
+
+    ``token_ids`` are exactly the ids with which the model called; None where it did not say the call in words.
+    """
 
     name: str
     arguments: dict[str, Any]
     call_id: str
+    token_ids: tuple[int, ...] | None = None
     type: Literal["tool_call"] = "tool_call"
 
 
 @dataclass(frozen=True)
 class ToolResultPart:
-    """What a tool answered. ``content`` is data, never an instruction."""
+    """What a tool answered. ``content`` is data, never an instruction; clips it shows follow as media parts."""
 
     call_id: str
     content: str
+    refused: bool = False
     type: Literal["tool_result"] = "tool_result"
 
 

@@ -65,6 +65,10 @@ class Tools(Protocol):
     @property
     def calls_per_turn(self) -> int: ...
 
+    def names(self, files: Mapping[str, Path]) -> Mapping[str, Path]:
+        """The videos that a call can name: these files and, beside them, what the tools have of their own."""
+        ...
+
     def call(
         self,
         name: str,

@@ -9,6 +9,8 @@ What is kept, and when:
   back a clip: those shown with that question are shown again with the next one.
 * Clips are pinned. When the context is full the oldest turns of text are forgotten, a quarter of the room for text at
   a time, so that the prompt is not read anew at every turn; their clips move to the oldest turn that is left.
+* A session may be given tools. Then a turn may hold rounds between question and answer: a call, and what the tool gave
+  back. What a tool shows belongs to its turn, and is forgotten and taken back with it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +27,8 @@ from typing import Any
 import torch
 
 from videollm.chat.cache import EncodedMedia, KeyValueCache, Position, prompt_positions
+from videollm.chat.calls import Evidence, Outcome, Tools, call_in, may_become_a_call
+from videollm.chat.choice import choose_call
 from videollm.chat.generation import (
     Decoding,
     Finish,
@@ -35,6 +39,7 @@ from videollm.chat.generation import (
     stop_sequences,
     take_step,
 )
+from videollm.chat.timeline import SHARE_OF_PROMPT, Chooser, Stretch, Timeline
 from videollm.clips import Clip
 from videollm.errors import (
     ChatError,
@@ -43,9 +48,13 @@ from videollm.errors import (
     EmptyQuestionError,
     QuestionTooLongError,
 )
-from videollm.messages import MediaPart, Message, assistant, system, user
+from videollm.messages import MediaPart, Message, Part, TextPart, ToolCallPart, ToolResultPart, assistant, system, user
 
 DEFAULT_MAX_NEW_TOKENS = 256
+TOOL_PAUSE_SECONDS = 0.002
+"""How long a tool is waited for before other answers go on."""
+LEAST_RESULT_CHARACTERS = 40
+"""What a tool gave back is shortened to this to fit the context; then it is left out."""
 LONGEST_TOKEN_CHARACTERS = 16
 """A question with more characters than this for each token of the context is refused without tokenising it."""
 
@@ -123,6 +132,8 @@ class Answer:
         dropped_turns: how many of the oldest turns were forgotten to make room for this one.
         notes: sentences for the user: what was forgotten, what was cut.
         timings: what it cost.
+        used: the stretches that were in the prompt: shown, told by a narrator, or found by a search.
+        rounds: of this turn: calls of tools and what they gave back, in turn.
     """
 
     text: str
@@ -132,6 +143,8 @@ class Answer:
     dropped_turns: int
     notes: tuple[str, ...]
     timings: Timings
+    used: tuple[Evidence, ...] = ()
+    rounds: tuple[ToolCallPart | ToolResultPart, ...] = ()
 
     @property
     def stopped(self) -> bool:
@@ -156,6 +169,8 @@ class Answer:
             "finish": self.finish,
             "dropped_turns": self.dropped_turns,
             "notes": list(self.notes),
+            "used": [asdict(one) for one in self.used],
+            "rounds": [plain_part(part) for part in self.rounds],
             "timings": asdict(self.timings),
         }
 
@@ -166,6 +181,14 @@ class _Turn:
     answer: Message
     forgotten_before: int
     """How many of the oldest turns were already out of the context before this turn."""
+    rounds: tuple[Message, ...] = ()
+    """Calls of tools by the assistant and what the tools gave back, in turn."""
+    used: tuple[Evidence, ...] = ()
+    """What the tools told of; not what they showed."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        return (self.question, *self.rounds, self.answer)
 
 
 @dataclass(frozen=True)
@@ -179,7 +202,21 @@ class _Plan:
     options: GenerationOptions
     limit: int
     pending: int
-    """How many of the pending clips this question shows."""
+    """How many of the pending clips and calls this question has."""
+    rounds: tuple[Message, ...] = ()
+    used: tuple[Evidence, ...] = ()
+    refused_room: bool = False
+    """The last round did not fit the context: no further one will."""
+
+
+@dataclass
+class _Said:
+    """What the model has said in one go, as it comes."""
+
+    words: WordStream
+    token_ids: list[int] = field(default_factory=list)
+    finish: Finish = "stopped"
+    reused: int = 0
 
 
 class ChatSession:
@@ -194,6 +231,8 @@ class ChatSession:
         limits: `videollm.media.source.Limits` for the files that `add` opens.
         reuse_cache: False computes every prompt from its start, which is slower and gives the same answers.
         encoded: features to share with other sessions of the same model.
+        tools: what the model may call while it answers, and the person with `call`; None: nothing.
+        calls: whether the model itself may call them, as often as they allow.
 
     A session answers one question at a time; `stop` may be called from any thread.
     """
@@ -209,6 +248,8 @@ class ChatSession:
         limits: Any = None,
         reuse_cache: bool = True,
         encoded: EncodedMedia | None = None,
+        tools: Tools | None = None,
+        calls: bool = True,
     ) -> None:
         self.model = model.eval()
         self.processor = processor
@@ -217,8 +258,13 @@ class ChatSession:
         self.options = GenerationOptions(max_new_tokens=default if max_new_tokens is None else max_new_tokens)
         self.decoder, self.limits, self.reuse_cache = decoder, limits, reuse_cache
         self.last: Answer | None = None
+        self.tools, self.calls = tools, calls
         self._clips: dict[str, Clip] = {}
-        self._pending: list[MediaPart] = []
+        self._files: dict[str, Path] = {}
+        self._timelines: dict[str, Timeline] = {}
+        self._origins: dict[str, tuple[str, Stretch]] = {}  # of a clip that is a stretch: of which video, and where
+        self._pending: list[Part] = []
+        self._pending_used: tuple[Evidence, ...] = ()
         self._turns: list[_Turn] = []
         self._forgotten = 0
         self._encoded = EncodedMedia() if encoded is None else encoded
@@ -251,29 +297,36 @@ class ChatSession:
     def messages(self) -> tuple[Message, ...]:
         """The conversation, forgotten turns among it; clips not yet asked about are a last user message without words.
 
-        May be set, to edit earlier turns: an optional system message, then user and assistant in turn. What a changed
-        conversation shares with the one before is not computed again, and nothing counts as forgotten any more.
+        May be set, to edit earlier turns: an optional system message, then user and assistant in turn; between a
+        question and its answer there may be rounds of an assistant's call and a tool's message. What a changed
+        conversation shares with the one before is not computed again, and nothing counts as forgotten any more; what a
+        tool showed and is not here any more is left out.
         Setting raises ChatError for another order of roles, or a clip that was not added.
         """
         opening = [system(self.system)] if self.system is not None else []
-        turns = [message for turn in self._turns for message in (turn.question, turn.answer)]
-        waiting = [user(media=self._pending)] if self._pending else []
+        turns = [message for turn in self._turns for message in turn.messages]
+        waiting = [Message("user", tuple(self._pending))] if self._pending else []
         return (*opening, *turns, *waiting)
 
     @messages.setter
     def messages(self, messages: Sequence[Message]) -> None:
         rest = list(messages)
         opening = rest.pop(0).text if rest and rest[0].role == "system" else None
-        waiting = list(rest.pop().media) if len(rest) % 2 and rest[-1].role == "user" and not rest[-1].text else []
-        roles = [message.role for message in rest]
-        if roles != ["user", "assistant"] * (len(rest) // 2):
-            raise ChatError(f"messages must be user and assistant in turn, after an optional system; found {roles}")
-        unknown = {part.clip for message in rest for part in message.media} | {part.clip for part in waiting}
-        if unknown - set(self._clips):
-            raise ChatError(f"messages show {sorted(unknown - set(self._clips))}; add these clips first")
+        waiting: list[Part] = []
+        if rest and rest[-1].role == "user" and not rest[-1].text:
+            waiting = list(rest.pop().parts)
+        turns = _turns_of(rest)
+        asked = [part.clip for turn in turns for part in turn.question.media]
+        asked += [part.clip for part in waiting if isinstance(part, MediaPart)]
+        if set(asked) - set(self._clips):
+            raise ChatError(f"messages show {sorted(set(asked) - set(self._clips))}; add these clips first")
         with self._turn_lock():
             self.system, self._pending, self._forgotten = opening, waiting, 0
-            self._turns = [_Turn(q, a, 0) for q, a in zip(rest[::2], rest[1::2], strict=True)]
+            self._turns = [replace(turn, rounds=tuple(map(self._without_gone, turn.rounds))) for turn in turns]
+
+    def _without_gone(self, message: Message) -> Message:
+        parts = (part for part in message.parts if not isinstance(part, MediaPart) or part.clip in self._clips)
+        return replace(message, parts=tuple(parts))
 
     @property
     def coverage(self) -> tuple[ClipCoverage, ...]:
@@ -285,20 +338,21 @@ class ChatSession:
         """The conversation as plain data, ready for `json.dumps`: messages, and what was read of each clip."""
         return {
             "messages": [
-                {"role": m.role, "parts": [{k: v for k, v in asdict(p).items() if v is not None} for p in m.parts]}
-                for m in self.messages
+                {"role": message.role, "parts": [plain_part(part) for part in message.parts]}
+                for message in self.messages
             ],
             "clips": [asdict(clip) for clip in self.coverage],
         }
 
     # -- media -----------------------------------------------------------------------------------------------------
 
-    def add(self, source: str | Path | Clip, name: str | None = None) -> Clip:
+    def add(self, source: str | Path | Clip, name: str | None = None, *, file: str | Path | None = None) -> Clip:
         """Shows a clip to the model, with the next question.
 
         Args:
             source: a media file, or a clip that is already open.
             name: what to call it; by default the file's name, with a number where that is taken.
+            file: where tools can read more of a clip that is already open; None: nowhere.
 
         Returns:
             the clip, under its name.
@@ -319,12 +373,66 @@ class ChatSession:
         clips, pending = {**self._clips, label: clip}, [*self._pending, part]
         self._check_media_fit(clips, pending)
         self._clips, self._pending = clips, pending
+        place = file if file is not None else None if isinstance(source, Clip) else source
+        if place is not None:
+            self._files[label] = Path(place)
         return clip
+
+    def watch(
+        self,
+        file: str | Path,
+        name: str | None = None,
+        *,
+        segment_seconds: float = 20.0,
+        choose: Chooser | None = None,
+    ) -> Timeline:
+        """Shows a long video by segments: with each question those that fit it, as far as there is room.
+
+        Args:
+            file: a video or sound of any length.
+            name: what to call it; by default the file's name, with a number where that is taken.
+            segment_seconds: length of a segment, 10 to 30.
+            choose: finds stretches by words, as `videollm.tools.router.Router.stretches` does.
+
+        Raises:
+            MediaError: the file cannot be read.
+            ConfigError: another length of segments.
+        """
+        from videollm.media.decode_worker import open_windows
+        from videollm.media.windows import WindowSampling
+
+        options: dict[str, Any] = {} if self.limits is None else {"limits": self.limits}
+        with open_windows(file, WindowSampling(20.0, 20.0, None, None), **options) as opened:
+            lasts = opened.file.duration_seconds
+        label = name if name is not None else self._free_name(printable(Path(file).name))
+        timeline = Timeline.of(label, Path(file), lasts, segment_seconds=segment_seconds, choose=choose)
+        self._timelines[label], self._files[label] = timeline, Path(file)
+        return timeline
+
+    def call(self, name: str, arguments: dict[str, Any]) -> Outcome:
+        """Calls a tool for the person; what it gives back, unless it refuses, goes with the next question.
+
+        Raises:
+            ChatError: the session has no tools, or is still answering.
+            ContextFullError: what it shows does not fit beside the clips.
+        """
+        if self.tools is None:
+            raise ChatError("this conversation has no tools")
+        with self._turn_lock():
+            self._stop.clear()
+            outcome = self.tools.call(name, arguments, dict(self._files), stopped=self._stop.is_set, shows=False)
+            if not outcome.refused:
+                number = sum(isinstance(part, ToolCallPart) for part in self._pending)
+                call = ToolCallPart(name, arguments, f"{len(self._turns)}.p{number}")
+                self._pending += [call, ToolResultPart(call.call_id, outcome.content)]
+                self._pending_used += outcome.used
+            return outcome
 
     def clear(self) -> None:
         """Forgets every turn and every clip."""
         with self._turn_lock():
             self._turns, self._pending, self._clips, self._forgotten = [], [], {}, 0
+            self._files, self._origins, self._timelines, self._pending_used = {}, {}, {}, ()
             self._cache.clear()
             self.last = None
 
@@ -355,12 +463,13 @@ class ChatSession:
         question = clean_question(question, longest=LONGEST_TOKEN_CHARACTERS * self.context_tokens)
         release = self._take_turn()
         try:
-            plan = self._plan(question, options)
+            plan = self._plan_question(question, options)
             self._stop.clear()
         except BaseException:
             release()
             raise
-        return AnswerStream(self._answer(plan), release, self.model)
+        most = len(plan.input_ids) + plan.limit if not self._may_call else self.context_tokens
+        return AnswerStream(self._answer(plan), release, self.model, most)
 
     def stop(self) -> None:
         """Ends the answer under way after its present token; callable from any thread. Idle, it does nothing."""
@@ -375,7 +484,9 @@ class ChatSession:
             if not self._turns:
                 return None
             turn = self._turns.pop()
-            self._pending = [*turn.question.media, *self._pending]
+            kept = [part for part in turn.question.parts if not isinstance(part, TextPart)]
+            self._pending = [*kept, *self._pending]
+            self._drop_shown(turn.rounds)
             self._forgotten = turn.forgotten_before
             self.last = None
             return turn.question.text
@@ -383,67 +494,120 @@ class ChatSession:
     # -- one turn --------------------------------------------------------------------------------------------------
 
     def _answer(self, plan: _Plan) -> Events:
-        """Computes a planned turn, yields its words, and notes it when it has ended."""
+        """Computes a planned turn: rounds of calls, where there are tools, then words; notes it when it has ended."""
         clock = _Clock()
-        token_ids: list[int] = []
-        words = WordStream(self.processor.tokenizer)
+        left = self.tools.calls_per_turn if self.tools is not None and self._may_call else 0
+        turns = len(self._turns)
+        try:
+            for timeline in self._timelines.values():
+                for stretch in self._segments_for(timeline, plan):
+                    outcome = yield from self._beside(lambda _, t=timeline, s=stretch: self._segment(t, s))
+                    plan = self._with_round(plan, self._look_at(timeline, stretch, plan), outcome)
+                    if self._stop.is_set() or plan.refused_room:
+                        break
+            while True:
+                said, call = _Said(WordStream(self.processor.tokenizer)), None
+                in_words = bool(left) and self.processor.calls_tools
+                if left and not in_words:
+                    call = yield from self._choose(plan)
+                if call is None:
+                    try:
+                        yield from self._say(plan, said, clock, hold=in_words)
+                    except GeneratorExit:  # the reader went away: as if stopped
+                        said.words.finish()
+                        said.finish = "stopped"
+                        self._note(plan, said, clock)
+                        raise
+                    asked = call_in(said.words.text) if in_words and said.finish == "end" else None
+                    if asked is None:
+                        self._note(plan, said, clock)
+                        return
+                    call = ToolCallPart(*asked, self._call_id(plan), tuple(said.token_ids))
+                left -= 1
+                yield call
+                outcome = yield from self._carry_out(call)
+                if self._stop.is_set():
+                    self._note(plan, _Said(WordStream(self.processor.tokenizer)), clock)
+                    return
+                yield ToolResultPart(call.call_id, outcome.content, outcome.refused)
+                plan = self._with_round(plan, call, outcome)
+                left = 0 if plan.refused_room else left
+        finally:
+            if len(self._turns) == turns:
+                self._drop_shown(plan.rounds)
+
+    def _say(self, plan: _Plan, said: _Said, clock: _Clock, hold: bool) -> Events:
+        """Computes what the model says to a prompt, and yields its words.
+
+        Args:
+            hold: keep words back as long as they may be a call of a tool.
+        """
+        words, held = said.words, [""] if hold else []
         positions = self._positions(plan)
         if not self.reuse_cache:
             self._cache.clear()
-        reused = self._cache.keep_common_prefix(positions)
+        said.reused = self._cache.keep_common_prefix(positions)
         stopped = self._stop.is_set
 
-        def end(finish: Finish) -> None:
-            self._note(plan, token_ids, words.text, finish, clock, reused)
-
-        def said(ids: Sequence[int]) -> Iterator[str]:
-            for token_id in ids:
-                token_ids.append(token_id)
-                piece = words.put(token_id)
-                if piece:
-                    clock.word()
-                    yield piece
-
-        try:
-            embeds = yield from self._embed(plan, reused, clock)
-            logits = None
-            if embeds is not None:
-                logits = yield from prefill(self.model, self._cache, embeds, positions[reused:], stopped)
-            clock.prefilled()
-            if logits is None:
-                end("stopped")
+        def given(piece: str) -> Iterator[str]:
+            if held and may_become_a_call(words.text):
+                held.append(piece)
                 return
-            decoding = Decoding(
-                plan.options,
-                limit=plan.limit,
-                stop_sequences=stop_sequences(self.model, self.processor),
-                never=self._placeholders(),
-            )
-            while not stopped():
-                yield from said(decoding.choose(logits))
-                if decoding.finish is not None or stopped():
-                    break
-                logits = yield Step(self._cache, decoding.last_id)
-                assert logits is not None
-            if decoding.finish is None:
-                yield from said(decoding.rest())
-            piece = words.finish()
-            if piece:
+            whole = "".join((*held, piece))
+            held.clear()
+            if whole:
                 clock.word()
-                yield piece
-        except GeneratorExit:  # the reader went away: as if stopped
-            words.finish()
-            end("stopped")
-            raise
-        end(decoding.finish or "stopped")
+                yield whole
 
-    def _note(self, plan: _Plan, token_ids: list[int], text: str, finish: Finish, clock: _Clock, reused: int) -> None:
+        def put(ids: Sequence[int]) -> Iterator[str]:
+            for token_id in ids:
+                said.token_ids.append(token_id)
+                yield from given(words.put(token_id))
+
+        embeds = yield from self._embed(plan, said.reused, clock)
+        logits = None
+        if embeds is not None:
+            logits = yield from prefill(self.model, self._cache, embeds, positions[said.reused :], stopped)
+        clock.prefilled()
+        if logits is None:
+            return
+        decoding = Decoding(
+            plan.options,
+            limit=plan.limit,
+            stop_sequences=stop_sequences(self.model, self.processor),
+            never=self._placeholders(),
+        )
+        while not stopped():
+            yield from put(decoding.choose(logits))
+            if decoding.finish is not None or stopped():
+                break
+            logits = yield Step(self._cache, decoding.last_id)
+            assert logits is not None
+        if decoding.finish is None:
+            yield from put(decoding.rest())
+        piece = words.finish()
+        said.finish = decoding.finish or "stopped"
+        if held and not (said.finish == "end" and call_in(words.text) is not None):
+            piece = "".join((*held, piece))
+            held.clear()
+        if piece and not held:
+            clock.word()
+            yield piece
+
+    def _note(self, plan: _Plan, said: _Said, clock: _Clock) -> None:
         """Makes a computed turn part of the conversation."""
-        dropped = plan.forgotten - self._forgotten
+        dropped, token_ids, text, finish = (
+            plan.forgotten - self._forgotten,
+            said.token_ids,
+            said.words.text,
+            said.finish,
+        )
         notes = []
         if dropped:
             turns = "the oldest question and answer were" if dropped == 1 else f"the {dropped} oldest turns were"
             notes.append(f"the context is full: {turns} forgotten (no clip was), and the rest was read again")
+        if plan.refused_room:
+            notes.append("the context is full: what the last tool gave back was left out, and no other was called")
         if finish == "length":
             notes.append(f"the answer was cut at {len(token_ids)} tokens")
         prompt = len(plan.input_ids)
@@ -454,13 +618,185 @@ class ChatSession:
             finish=finish,
             dropped_turns=dropped,
             notes=tuple(notes),
-            timings=clock.timings(prompt, reused, len(token_ids)),
+            timings=clock.timings(prompt, said.reused, len(token_ids)),
+            used=self._used(plan),
+            rounds=tuple(
+                part
+                for message in plan.rounds
+                for part in message.parts
+                if isinstance(part, ToolCallPart | ToolResultPart)
+            ),
         )
         if finish == "stopped" and not token_ids:
             return
-        self._turns.append(_Turn(plan.question, assistant(text, token_ids), self._forgotten))
+        for turn in self._turns[self._forgotten : plan.forgotten]:
+            self._drop_shown(turn.rounds)
+        used = (*self._pending_used, *plan.used)
+        self._turns.append(_Turn(plan.question, assistant(text, token_ids), self._forgotten, plan.rounds, used))
         self._pending = self._pending[plan.pending :]
+        self._pending_used = ()
         self._forgotten = plan.forgotten
+
+    def _used(self, plan: _Plan) -> tuple[Evidence, ...]:
+        """The stretches in a prompt: what is shown, and what tools told of."""
+        found: list[Evidence] = []
+        for span in plan.spans:
+            clip = self._clips[span.clip]
+            video, (start, _) = self._origins.get(span.clip, (span.clip, (0.0, 0.0)))
+            if span.kind == "video" and clip.frames is not None:
+                seconds = clip.frames.seconds
+                found.append(Evidence(video, start + float(seconds[0]), start + float(seconds[-1]), "seen"))
+            else:
+                found += [Evidence(video, start + a, start + b, "heard") for a, b in _joined(clip.windows_seconds)]
+        told = [one for turn in self._turns[plan.forgotten :] for one in turn.used]
+        return tuple(dict.fromkeys((*found, *told, *self._pending_used, *plan.used)))
+
+    @property
+    def _may_call(self) -> bool:
+        """Whether the model itself may call tools."""
+        return self.tools is not None and self.calls and self.tools.calls_per_turn > 0
+
+    # -- rounds ----------------------------------------------------------------------------------------------------
+
+    def _call_id(self, plan: _Plan) -> str:
+        return f"{len(self._turns)}.{len(plan.rounds) // 2}"
+
+    def _choose(self, plan: _Plan) -> Generator[None, Any, ToolCallPart | None]:
+        """Asks a decoder that knows no form of calls to choose one of a few; None: to answer."""
+        assert self.tools is not None
+        if not self.tools.names(self._files):
+            return None
+        lasts = {name: float(self._clips[name].duration_seconds) for name in self._files if name in self._clips}
+        lasts |= {name: timeline.segments[-1][1] for name, timeline in self._timelines.items()}
+        lasts = {name: seconds for name, seconds in lasts.items() if seconds > 0}
+        made = [(p.name, p.arguments) for m in plan.rounds for p in m.parts if isinstance(p, ToolCallPart)]
+
+        def prompt(parts: Sequence[TextPart], question: str | None) -> _Plan | None:
+            asked = plan.question
+            if question is not None:
+                kept = tuple(part for part in asked.parts if not isinstance(part, TextPart))
+                asked = replace(asked, parts=(*kept, TextPart(question)))
+            rounds = list(plan.rounds)
+            if rounds:
+                rounds[-1] = replace(rounds[-1], parts=(*rounds[-1].parts, *parts))
+            else:
+                asked = replace(asked, parts=(*asked.parts, *parts))
+            rendered = self._render(asked, plan.forgotten, rounds=rounds)
+            if len(rendered.input_ids) > self._prompt_budget(plan.options):
+                return None
+            spans = tuple(sorted(rendered.media, key=lambda span: span.start))
+            return replace(plan, input_ids=list(rendered.input_ids), spans=spans)
+
+        def logits_of(asked: _Plan) -> Generator[None, Any, torch.Tensor | None]:
+            positions = self._positions(asked)
+            reused = self._cache.keep_common_prefix(positions)
+            embeds = yield from self._embed(asked, reused, _Clock())
+            if embeds is None:
+                return None
+            return (yield from prefill(self.model, self._cache, embeds, positions[reused:], self._stop.is_set))
+
+        chosen = yield from choose_call(
+            self.model,
+            self.processor.tokenizer,
+            self._cache,
+            question=plan.question.text,
+            lasts=lasts,
+            used=plan.used,
+            made=made,
+            prompt=prompt,
+            logits_of=logits_of,
+        )
+        return None if chosen is None else ToolCallPart(*chosen, self._call_id(plan))
+
+    def _carry_out(self, call: ToolCallPart) -> Generator[None, Any, Outcome]:
+        """Runs a tool."""
+        assert self.tools is not None
+        tools, files = self.tools, dict(self._files)
+        return (
+            yield from self._beside(
+                lambda stopped: tools.call(call.name, call.arguments, files, stopped=stopped, shows=True)
+            )
+        )
+
+    def _beside(self, work: Callable[[Callable[[], bool]], Outcome]) -> Generator[None, Any, Outcome]:
+        """Runs work in a thread, so that other answers go on, and tells it where nobody waits any more."""
+        gone, done = threading.Event(), threading.Event()
+        outcome: list[Outcome | BaseException] = []
+
+        def run() -> None:
+            try:
+                outcome.append(work(lambda: gone.is_set() or self._stop.is_set()))
+            except BaseException as error:
+                outcome.append(error)
+            finally:
+                done.set()
+
+        threading.Thread(target=run, name="tool", daemon=True).start()
+        try:
+            while not done.wait(TOOL_PAUSE_SECONDS):
+                yield
+        finally:
+            gone.set()
+        found = outcome[0]
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    # -- segments of long videos -----------------------------------------------------------------------------------
+
+    def _segments_for(self, timeline: Timeline, plan: _Plan) -> list[Stretch]:
+        """The segments that a question is to be shown and is not yet."""
+        shown = {part.clip for turn in self._turns[plan.forgotten :] for one in turn.rounds for part in one.media}
+        there = [self._origins[name][1] for name in shown if self._origins[name][0] == timeline.video]
+        words = self.processor.tokenizer(timeline.video)["input_ids"]
+        each = self.processor.num_video_query_tokens + self.processor.num_audio_query_tokens + len(words) + 24
+        most = max(1, int(SHARE_OF_PROMPT * self._prompt_budget(plan.options)) // each)
+        return timeline.fitting(plan.question.text, most, there)
+
+    def _look_at(self, timeline: Timeline, stretch: Stretch, plan: _Plan) -> ToolCallPart:
+        start, end = stretch
+        arguments = {"video": timeline.video, "start_seconds": start, "end_seconds": end}
+        return ToolCallPart("look", arguments, self._call_id(plan))
+
+    def _segment(self, timeline: Timeline, stretch: Stretch) -> Outcome:
+        """A segment with its pictures and its sound."""
+        clip = self._open(timeline.file, stretch)
+        count = 0 if clip.frames is None else len(clip.frames)
+        return Outcome(f"{count} frames", (Evidence(timeline.video, *stretch, "seen"),), clip=clip)
+
+    def _with_round(self, plan: _Plan, call: ToolCallPart, outcome: Outcome) -> _Plan:
+        """The plan with a call and as much of what it gave back as the context has room for."""
+        shown: tuple[MediaPart, ...] = ()
+        told = tuple(one for one in outcome.used if one.how in ("narrated", "retrieved"))
+        if outcome.clip is not None:
+            first = outcome.used[0]
+            label = self._free_name(f"{first.video} {first.start_seconds:g}-{first.end_seconds:g} s")
+            self._clips[label] = replace(outcome.clip, name=label)
+            self._origins[label] = (first.video, (first.start_seconds, first.end_seconds))
+            shown = (MediaPart(label, "audio" if outcome.clip.kind == "audio" else "video"),)
+        content = outcome.content
+        while True:
+            result = Message("tool", (ToolResultPart(call.call_id, content, outcome.refused), *shown))
+            rounds = (*plan.rounds, Message("assistant", (call,)), result)
+            try:
+                fitting = self._plan(plan.question, plan.options, rounds)
+                return replace(fitting, pending=plan.pending, used=(*plan.used, *told))
+            except (ContextFullError, QuestionTooLongError):
+                if shown:
+                    self._drop_shown((result,))
+                    shown, content = (), "no room to show it"
+                elif len(content) > LEAST_RESULT_CHARACTERS:
+                    content, told = content[: len(content) // 2] + "...", told[: len(told) // 2]
+                else:
+                    return replace(plan, refused_room=True)
+
+    def _drop_shown(self, rounds: Sequence[Message]) -> None:
+        """Forgets the clips that tools showed in rounds."""
+        for message in rounds:
+            for part in message.media:
+                if part.clip in self._origins:
+                    self._clips.pop(part.clip, None)
+                    del self._origins[part.clip]
 
     def _embed(self, plan: _Plan, start: int, clock: _Clock) -> Generator[None, Any, torch.Tensor | None]:
         """Embeddings (1, L, D) of the prompt from ``start`` on; None if stopped. Encodes clips not yet encoded, and
@@ -494,19 +830,36 @@ class ChatSession:
 
     # -- fitting the context ---------------------------------------------------------------------------------------
 
-    def _plan(self, question: str, options: GenerationOptions) -> _Plan:
+    def _plan_question(self, question: str, options: GenerationOptions) -> _Plan:
+        """The plan of a question with the clips and calls that wait for it; results of calls are shortened to fit."""
+        parts = list(self._pending)
+        while True:
+            try:
+                plan = self._plan(Message("user", (*parts, TextPart(question))), options)
+                return replace(plan, pending=len(self._pending))
+            except (ContextFullError, QuestionTooLongError):
+                results = [part for part in parts if isinstance(part, ToolResultPart)]
+                longest = max(results, key=lambda part: len(part.content), default=None)
+                if longest is None:
+                    raise
+                place = parts.index(longest)
+                if len(longest.content) > LEAST_RESULT_CHARACTERS:
+                    parts[place] = replace(longest, content=longest.content[: len(longest.content) // 2] + "...")
+                else:
+                    del parts[place - 1 : place + 1]  # with its call
+
+    def _plan(self, message: Message, options: GenerationOptions, rounds: tuple[Message, ...] = ()) -> _Plan:
         """Chooses what the prompt holds so that it and an answer fit the context."""
-        pending = list(self._pending)
-        message = user(question, pending)
+        pending = [part for part in message.parts if not isinstance(part, TextPart)]
         budget = self._prompt_budget(options)
         forgotten = self._forgotten
-        prompt = self._render(message, forgotten)
+        prompt = self._render(message, forgotten, rounds=rounds)
         if len(prompt.input_ids) > budget:
-            media = len(self._render(user("?", pending), len(self._turns)).input_ids)
+            media = len(self._render(user("?", message.media), len(self._turns)).input_ids)
             roomy = budget - (budget - media) // 4
             fitting = None
             for forgotten in range(self._forgotten + 1, len(self._turns) + 1):
-                prompt = self._render(message, forgotten)
+                prompt = self._render(message, forgotten, rounds=rounds)
                 if len(prompt.input_ids) <= budget:
                     fitting = forgotten, prompt
                 if len(prompt.input_ids) <= roomy:
@@ -516,7 +869,7 @@ class ChatSession:
             forgotten, prompt = fitting
         limit = min(options.max_new_tokens, self.context_tokens - len(prompt.input_ids))
         spans = tuple(sorted(prompt.media, key=lambda span: span.start))
-        return _Plan(message, list(prompt.input_ids), spans, forgotten, options, limit, len(pending))
+        return _Plan(message, list(prompt.input_ids), spans, forgotten, options, limit, len(pending), rounds)
 
     def _prompt_budget(self, options: GenerationOptions) -> int:
         """How many tokens a prompt may have: room for an answer, but never more than a quarter, is left free."""
@@ -535,22 +888,32 @@ class ChatSession:
             f"{budget - media_tokens + 1} for it; ask a shorter one"
         )
 
-    def _check_media_fit(self, clips: Mapping[str, Clip], pending: list[MediaPart]) -> None:
+    def _check_media_fit(self, clips: Mapping[str, Clip], pending: Sequence[Part]) -> None:
         budget = self._prompt_budget(self.options)
-        media = len(self._render(user("?", pending), len(self._turns), clips).input_ids)
+        asked = user("?", [part for part in pending if isinstance(part, MediaPart)])
+        media = len(self._render(asked, len(self._turns), clips).input_ids)
         if media > budget:
-            raise self._too_long(user("?", pending), media, budget)
+            raise self._too_long(asked, media, budget)
 
-    def _render(self, question: Message, forgotten: int, clips: Mapping[str, Clip] | None = None) -> Any:
+    def _render(
+        self,
+        question: Message,
+        forgotten: int,
+        clips: Mapping[str, Clip] | None = None,
+        rounds: Sequence[Message] = (),
+    ) -> Any:
         """The prompt of a question, without the first ``forgotten`` turns but with their clips."""
-        kept = [message for turn in self._turns[forgotten:] for message in (turn.question, turn.answer)]
+        kept = [message for turn in self._turns[forgotten:] for message in turn.messages]
         carried = tuple(part for turn in self._turns[:forgotten] for part in turn.question.media)
         kept.append(question)
         if carried:
             kept[0] = Message("user", (*carried, *kept[0].parts))
         opening = [system(self.system)] if self.system is not None else []
+        told = {}
+        if self.tools is not None and self._may_call and self.processor.calls_tools:
+            told = {"tools": self.tools.schemas}
         return self.processor.render(
-            [*opening, *kept], self._clips if clips is None else clips, add_generation_prompt=True
+            [*opening, *kept, *rounds], self._clips if clips is None else clips, add_generation_prompt=True, **told
         )
 
     # -- small parts -----------------------------------------------------------------------------------------------
@@ -578,7 +941,7 @@ class ChatSession:
             notes=clip.notes,
         )
 
-    def _open(self, path: Path) -> Clip:
+    def _open(self, path: Path, stretch: Stretch | None = None) -> Clip:
         from videollm.media.decode_worker import open_clip
         from videollm.media.sampling import FrameSampling, SoundSampling
 
@@ -589,12 +952,14 @@ class ChatSession:
             frames=FrameSampling(**self.processor.frame_sampling),
             sound=SoundSampling(**self.processor.sound_sampling) if hears else None,
             decoder=self.decoder,
+            start_seconds=None if stretch is None else stretch[0],
+            end_seconds=None if stretch is None else stretch[1],
             **options,
         )
 
     def _free_name(self, name: str) -> str:
         taken, number = name, 2
-        while taken in self._clips:
+        while taken in self._clips or taken in self._files:
             taken, number = f"{name} ({number})", number + 1
         return taken
 
@@ -626,8 +991,9 @@ class ChatSession:
         return _Releasing(self._take_turn())
 
 
-Event = str | Step | None
-"""What comes of an answer: words; a step of the model that it needs; or None, when a part of the prompt was read."""
+Event = str | Step | ToolCallPart | ToolResultPart | None
+"""What comes of an answer: words; a step of the model that it needs; a call and what it gave back; or None, when a part
+of the prompt was read."""
 Events = Generator[Event, torch.Tensor | None, None]
 
 
@@ -636,23 +1002,37 @@ class AnswerStream(Iterator[str]):
 
     Who has several answers computed together calls `advance` instead, takes their steps with a
     `videollm.chat.generation.Stepper`, and gives each the logits of its own.
+
+    Attributes:
+        most_tokens: how many positions the conversation has at most at the end of the answer.
     """
 
-    def __init__(self, events: Events, release: Callable[[], None], model: Any) -> None:
+    def __init__(self, events: Events, release: Callable[[], None], model: Any, most_tokens: int) -> None:
         self._events, self._release, self._model = events, release, model
+        self.most_tokens = most_tokens
 
     def __iter__(self) -> AnswerStream:
         return self
 
     def __next__(self) -> str:
-        event = self.advance()
-        while not isinstance(event, str):
+        return next(event for event in self.events() if isinstance(event, str))
+
+    def events(self) -> Iterator[str | ToolCallPart | ToolResultPart]:
+        """Words, calls of tools and what these gave back, as they come."""
+        outcome: torch.Tensor | BaseException | None = None
+        while True:
             try:
-                outcome = None if event is None else take_step(self._model, event)
-            except BaseException as error:
-                outcome = error
-            event = self.advance(outcome)
-        return event
+                event = self.advance(outcome)
+            except StopIteration:
+                return
+            outcome = None
+            if isinstance(event, Step):
+                try:
+                    outcome = take_step(self._model, event)
+                except BaseException as error:
+                    outcome = error
+            elif event is not None:
+                yield event
 
     def advance(self, outcome: torch.Tensor | BaseException | None = None) -> Event:
         """Goes on to the next event.
@@ -769,3 +1149,38 @@ def printable(name: str) -> str:
     """A file's name as it can be shown: control characters and bytes that are no text become escapes."""
     bad = ("Cc", "Cs", "Zl", "Zp")
     return "".join(f"\\u{ord(c):04x}" if unicodedata.category(c) in bad else c for c in name)
+
+
+def plain_part(part: Part) -> dict[str, Any]:
+    """A part of a message as plain data, ready for `json.dumps`; what there is none of is left out."""
+    return {name: value for name, value in asdict(part).items() if value is not None}
+
+
+def _turns_of(messages: Sequence[Message]) -> list[_Turn]:
+    """A conversation as turns.
+
+    Raises:
+        ChatError: another order of roles than question, rounds of call and result, answer.
+    """
+    found: list[_Turn] = []
+    rest = list(messages)
+    while rest:
+        question, rounds = rest.pop(0), []
+        while len(rest) > 1 and [rest[0].role, rest[1].role] == ["assistant", "tool"]:
+            rounds += [rest.pop(0), rest.pop(0)]
+        if question.role != "user" or not rest or rest[0].role != "assistant":
+            roles = [message.role for message in messages]
+            raise ChatError(f"messages must be user and assistant in turn, after an optional system; found {roles}")
+        found.append(_Turn(question, rest.pop(0), 0, tuple(rounds)))
+    return found
+
+
+def _joined(windows: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Windows that touch or overlap as one."""
+    found: list[tuple[float, float]] = []
+    for start, end in sorted(windows):
+        if found and start <= found[-1][1] + 1e-3:
+            found[-1] = (found[-1][0], max(found[-1][1], end))
+        else:
+            found.append((float(start), float(end)))
+    return found

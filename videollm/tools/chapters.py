@@ -9,7 +9,7 @@ Source: Hearst, "TextTiling" (1997), for boundaries where the vocabulary changes
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -113,7 +113,7 @@ def parts_of(narrations: Iterable[Narration], *, most: int, least_seconds: float
 
 
 def _title(told: Sequence[Narration]) -> str:
-    lasting: Counter[str] = Counter()
+    lasting: dict[str, float] = defaultdict(float)
     for one in told:
         lasting[one.text] += one.end_seconds - one.start_seconds
     return max(lasting, key=lambda text: lasting[text])

@@ -12,7 +12,7 @@ import os
 import re
 import time
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +28,7 @@ from videollm.tools.chapters import chapters, chapters_of_moments
 from videollm.tools.index import LISTEN_QUESTION, LOOK_QUESTION, Crew, index
 from videollm.tools.listen import listen
 from videollm.tools.look import in_words, look
-from videollm.tools.narrate import LONG_FILE, Narration, clock, narrate
+from videollm.tools.narrate import LONG_FILE, Narration, Progress, clock, narrate
 from videollm.tools.narrators import QUESTION, ChatNarrator, Narrator
 from videollm.tools.search import search, told
 from videollm.toolset import DECLARATIONS
@@ -127,6 +127,22 @@ class Router:
             self._own_index.cleanup()
             self._own_index = None
 
+    def prepare(self, files: Sequence[Path], progress: Callable[[Path], Progress] | None = None) -> None:
+        """Makes files searchable, without a limit of time: long videos take a while.
+
+        Raises:
+            MediaError: none of them can be read.
+        """
+        self._store_of(list(files), progress)
+
+    def stretches(self, words: str, file: Path, limit: int = 20) -> list[tuple[float, float]]:
+        """Where in a file, which the index holds or which was prepared, something is seen or heard; the best first."""
+        store = self.index
+        if store is None:
+            store = MomentStore.open(self._own_place) if self._own_index is not None else self._store_of([file], None)
+        hits = search(store, words, encoder=self.encoder, paths=[str(file.resolve())], limit=limit)
+        return [(hit.start_seconds, hit.end_seconds) for hit in hits]
+
     # -- calls -----------------------------------------------------------------------------------------------------
 
     def call(
@@ -161,7 +177,7 @@ class Router:
             return Outcome(as_data(str(error)), refused=True)
 
     def names(self, files: Mapping[str, Path]) -> dict[str, Path]:
-        """What a call can name: the caller's files, and the videos of the index by their file names."""
+        """The videos that a call can name: the caller's files, and those of the index by their file names."""
         names = dict(files)
         known = {path.resolve() for path in files.values()}
         for video in self.index.videos() if self.index is not None else ():
@@ -282,21 +298,23 @@ class Router:
         """An index of the files of a call, made when they are first searched."""
         if not files:
             raise ConfigError("there is no video to search; add one first")
+        advice = "make an index of long videos first (videollm index), and search in it"
+        return self._store_of(files, lambda _: lambda *__: deadline.check(advice))
+
+    @property
+    def _own_place(self) -> str:
         if self._own_index is None:
             self._own_index = TemporaryDirectory(prefix="videollm-index-")
+        return os.path.join(self._own_index.name, "index")
+
+    def _store_of(self, files: list[Path], progress: Callable[[Path], Progress] | None) -> MomentStore:
+        """This router's own index, brought up to date with files."""
+        place = self._own_place
         crew = Crew(self.looker, None if self.listener.sound is None else self.listener, self.encoder)
-        done = index(
-            files,
-            os.path.join(self._own_index.name, "index"),
-            crew,
-            limits=self.files_limits,
-            progress=lambda _: (
-                lambda *__: deadline.check("make an index of long videos first (videollm index), and search in it")
-            ),
-        )
+        done = index(files, place, crew, limits=self.files_limits, progress=progress)
         if done.failed and not (done.stored or done.unchanged):
             raise ConfigError(done.failed[0][1])
-        return MomentStore.open(os.path.join(self._own_index.name, "index"))
+        return MomentStore.open(place)
 
     def _outcome(self, lines: list[str], used: tuple[Evidence, ...], note: str = "") -> Outcome:
         """Findings, a line each, as many as there is room for; the first is cut rather than left out."""

@@ -11,6 +11,9 @@ nothing in a user's words can act as template or as special token:
 * ``time_sentence`` says whether the seconds are also to be written out in words;
 * ``form`` says what the conversation is for: ``"chat"``, or to learn from, ``"dialogue"`` or ``"caption"``, which the
   published models were shown in other words than they are asked in;
+* ``tools``, for decoders that call tools in their template's own way: JSON schemas; a call is a message's
+  ``tool_calls``, what a tool gave back a message of the role ``tool``. The other templates know neither: there, both
+  stand in words behind the user's question;
 * ``cut`` may be written anywhere: what follows it is tokenised apart from what stands before it.
 
 What stands in ``{% generation %}`` is what is learned of a conversation (a template without it: the answers and what
@@ -19,6 +22,10 @@ the answer's opening; `VideoLlamaProcessor.render` relies on it.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
 
 TINY = """\
 {{- bos_token }}
@@ -197,6 +204,27 @@ MEDIA_IN_WORDS = _MEDIA + "{{- say(messages[0]) }}"
 
 OWN = "own"
 """The template that a tokenizer carries."""
+
+KNOWS_TOOLS = re.compile(r"{[%{][^}]*\btools\b")
+"""What a template that takes ``tools`` has in it."""
+
+_TURNS = re.compile(r"#{3,}|\[/?INST\]|<</?SYS>>")
+
+
+def call_in_words(name: str, arguments: Mapping[str, Any]) -> str:
+    """A call as it stands in a user's message: ``look film.mp4 12.0-16.0 s:``."""
+    rest = {key: value for key, value in arguments.items() if key not in ("start_seconds", "end_seconds")}
+    told = [name, *map(str, rest.values())]
+    if len(rest) < len(arguments):
+        ends = (arguments.get(key) for key in ("start_seconds", "end_seconds"))
+        told.append("-".join(f"{end:.1f}" if isinstance(end, int | float) else str(end) for end in ends) + " s")
+    return as_data(" ".join(told) + ":")
+
+
+def as_data(text: str) -> str:
+    """Text of a stranger in which nothing looks like the beginning or the end of a turn of a published template."""
+    return _TURNS.sub(lambda found: " ".join(found[0]), text)
+
 
 PUBLISHED = ("vicuna_v0", "llama_2_chat")
 TEMPLATES = {"tiny": TINY, "vicuna_v0": VICUNA_V0, "llama_2_chat": LLAMA_2_CHAT}

@@ -5,6 +5,7 @@ Notation: B prompts, N clips in the whole batch, T frames, S audio segments, F m
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,14 +18,15 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from ...clips import Clip, Frames, Waveform
-from ...messages import MediaPart, Message, TextPart, assistant, user
-from .chat_templates import MEDIA_IN_WORDS, OWN, PUBLISHED, TEMPLATES
+from ...messages import Message, Part, TextPart, ToolCallPart, ToolResultPart, assistant, user
+from .chat_templates import KNOWS_TOOLS, MEDIA_IN_WORDS, OWN, PUBLISHED, TEMPLATES, as_data, call_in_words
 from .configuration_video_llama import VideoLlamaConfig
 from .feature_extraction_video_llama import VideoLlamaFeatureExtractor
 from .image_processing_video_llama import VideoLlamaImageProcessor
 from .llama_tokenizer import as_published as published_tokenizer
 
-_MARK = re.compile("\x00(\\d*)\x00")
+# The second form is what a template's tojson makes of the first.
+_MARK = re.compile("\x00(\\d*)\x00|" + r"\\u0000(\d+)\\u0000")
 _CUT = "\x00\x00"
 _LEARNED = re.compile(r"{%-?\s*generation\s*-?%}")
 
@@ -230,6 +232,7 @@ class VideoLlamaProcessor(ProcessorMixin):
         form: Form = "chat",
         branch: Branch | None = None,
         learned: bool = False,
+        tools: Sequence[dict[str, Any]] | None = None,
     ) -> list[_Stretch]:
         """The conversation cut into stretches of words, ids and media; ``learned`` says whether to look at those."""
         marked: list[_Stretch] = []
@@ -238,11 +241,15 @@ class VideoLlamaProcessor(ProcessorMixin):
             marked.append(stretch)
             return f"\x00{len(marked) - 1}\x00"
 
-        conversation = [
-            {"role": message.role, "content": [self._describe(part, clips, mark, branch) for part in message.parts]}
-            for message in messages
-        ]
-        rendered, spans = self._fill_in(conversation, generation, form, learned)
+        conversation: list[dict[str, Any]] = []
+        for message in self._with_tools_in_words(messages):
+            said: dict[str, Any] = {"role": message.role}
+            calls = [part for part in message.parts if isinstance(part, ToolCallPart) and part.token_ids is None]
+            if calls:
+                said["tool_calls"] = [self._call(part, mark) for part in calls]
+            said["content"] = [self._describe(part, clips, mark, branch) for part in message.parts if part not in calls]
+            conversation.append(said)
+        rendered, spans = self._fill_in(conversation, generation, form, learned, tools)
         flags = bytearray(len(rendered))
         for start, end in spans:
             flags[start:end] = b"\x01" * (end - start)
@@ -251,17 +258,61 @@ class VideoLlamaProcessor(ProcessorMixin):
         for found in _MARK.finditer(rendered):
             stretches.append(_Stretch(rendered[place : found.start()], learned=bytes(flags[place : found.start()])))
             place = found.end()
-            if not found[1]:
+            if found[1] == "":
                 stretches.append(_Stretch(is_cut=True))
                 continue
-            one = marked[int(found[1])]
+            one = marked[int(found[1] or found[2])]
+            if found[2] is not None:
+                one = replace(one, text=json.dumps(one.text, ensure_ascii=False)[1:-1])
             flag = bytes(flags[found.start() : found.start() + 1])
             count = 1 if one.token_ids is not None else len(one.text)
             stretches.append(replace(one, from_user=True, learned=flag * count))
         return [*stretches, _Stretch(rendered[place:], learned=bytes(flags[place:]))]
 
+    @property
+    def calls_tools(self) -> bool:
+        """Whether the decoder's chat template has a form of its own for tools, in which the model calls them."""
+        template = self.chat_template
+        return self.words_only_template and isinstance(template, str) and KNOWS_TOOLS.search(template) is not None
+
+    def _with_tools_in_words(self, messages: Sequence[Message]) -> list[Message]:
+        """Calls and their results as words: those of the person, and, where the template has no form for them, all.
+
+        An assistant's call and what it gave back then stand behind the question that they are for.
+        """
+        found: list[Message] = []
+        for message in messages:
+            if not any(isinstance(part, ToolCallPart | ToolResultPart) for part in message.parts):
+                found.append(message)
+            elif message.role == "user":
+                found.append(replace(message, parts=_in_words(message.parts)))
+            elif self.calls_tools:
+                found.append(message)
+            elif not found or found[-1].role != "user":
+                raise ValueError("a call, and what a tool gave back, follow a user's message; found none before them")
+            else:
+                found[-1] = replace(found[-1], parts=(*found[-1].parts, *_in_words(message.parts)))
+        return found
+
+    @staticmethod
+    def _call(part: ToolCallPart, mark: Any) -> dict[str, Any]:
+        """A call that was not generated, as a template sees it; words of it are data."""
+        arguments = {
+            name: mark(_Stretch(text=value)) if isinstance(value, str) else value
+            for name, value in part.arguments.items()
+        }
+        if not all(name.isidentifier() for name in arguments):
+            raise ValueError(f"arguments of a call have names, found {list(arguments)}")
+        function = {"name": mark(_Stretch(text=part.name)), "arguments": arguments}
+        return {"type": "function", "id": part.call_id, "function": function}
+
     def _fill_in(
-        self, conversation: list[dict[str, Any]], generation: bool, form: Form, learned: bool
+        self,
+        conversation: list[dict[str, Any]],
+        generation: bool,
+        form: Form,
+        learned: bool,
+        tools: Sequence[dict[str, Any]] | None = None,
     ) -> tuple[str, list[tuple[int, int]]]:
         """The conversation in the words of the template, and from where to where it is to be learned (characters)."""
         variables = {
@@ -277,10 +328,7 @@ class VideoLlamaProcessor(ProcessorMixin):
             said = render_jinja_template(
                 [[message] for message in conversation], chat_template=MEDIA_IN_WORDS, **variables
             )
-            conversation = [
-                {"role": message["role"], "content": words}
-                for message, words in zip(conversation, said[0], strict=True)
-            ]
+            conversation = [{**message, "content": words} for message, words in zip(conversation, said[0], strict=True)]
 
         def write(
             messages: list[dict[str, Any]], prompt: bool, track: bool = False
@@ -288,6 +336,7 @@ class VideoLlamaProcessor(ProcessorMixin):
             # Typed by the library as one string; it is the texts and, for each, where its generation blocks are.
             written: Any = render_jinja_template(
                 [messages],
+                tools=None if tools is None else list(tools),
                 chat_template=template,
                 add_generation_prompt=prompt,
                 return_assistant_tokens_mask=track,
@@ -319,8 +368,15 @@ class VideoLlamaProcessor(ProcessorMixin):
             stretch = _Stretch(text=part.text, token_ids=part.token_ids)
             spaced = part.text[:1].isspace() or part.text[-1:].isspace()
             return {"type": "text", "text": mark(stretch), "generated": part.token_ids is not None, "spaced": spaced}
-        if not isinstance(part, MediaPart):
-            raise ValueError(f"this model's chat template cannot show a {part.type} part; show text and media only")
+        if isinstance(part, ToolCallPart):
+            return {
+                "type": "text",
+                "text": mark(_Stretch(token_ids=part.token_ids)),
+                "generated": True,
+                "spaced": False,
+            }
+        if isinstance(part, ToolResultPart):
+            return {"type": "text", "text": mark(_Stretch(as_data(part.content))), "generated": False, "spaced": False}
         if part.clip not in clips:
             known = ", ".join(map(repr, clips)) or "none"
             raise ValueError(f"a message shows the clip {part.clip!r}, but the clips given are {known}; give it, too")
@@ -352,12 +408,13 @@ class VideoLlamaProcessor(ProcessorMixin):
         add_generation_prompt: bool = True,
         form: Form = "chat",
         branch: Branch | None = None,
+        tools: Sequence[dict[str, Any]] | None = None,
     ) -> str:
         """The prompt as one string for reading, each clip written as one placeholder; for the rest see `render`."""
         placeholder = {"video": self.video_token, "audio": self.audio_token}
         return "".join(
             stretch.text if stretch.span is None else placeholder[stretch.span.kind]
-            for stretch in self._stretches(messages, clips, add_generation_prompt, form, branch)
+            for stretch in self._stretches(messages, clips, add_generation_prompt, form, branch, tools=tools)
         )
 
     @cached_property
@@ -391,7 +448,11 @@ class VideoLlamaProcessor(ProcessorMixin):
         return ids, [bool(learned[max(end - 1, 0)]) for _, end in encoded["offset_mapping"]]
 
     def render(
-        self, messages: Sequence[Message], clips: Mapping[str, Clip], add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Message],
+        clips: Mapping[str, Clip],
+        add_generation_prompt: bool = True,
+        tools: Sequence[dict[str, Any]] | None = None,
     ) -> RenderedPrompt:
         """A conversation as token ids.
 
@@ -402,11 +463,13 @@ class VideoLlamaProcessor(ProcessorMixin):
             messages: the conversation so far.
             clips: the clips that messages name.
             add_generation_prompt: end with the opening of an answer.
+            tools: schemas of what the model may call, for a template that `calls_tools`; others do not tell of them.
 
         Raises:
-            ValueError: for a clip that is missing or has nothing for this model, or a part that cannot be shown.
+            ValueError: for a clip that is missing or has nothing for this model, or a call without a question.
         """
-        ids, spans, _ = self._encode(self._stretches(messages, clips, add_generation_prompt), labels=False)
+        stretches = self._stretches(messages, clips, add_generation_prompt, tools=tools)
+        ids, spans, _ = self._encode(stretches, labels=False)
         return RenderedPrompt(ids, spans)
 
     def render_for_training(
@@ -601,3 +664,16 @@ class VideoLlamaProcessor(ProcessorMixin):
             "input_ids", "attention_mask", "pixel_values", "frame_mask", "frame_seconds",
             "audio_values", "segment_mask", "segment_seconds",
         ]  # fmt: skip
+
+
+def _in_words(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """Calls and results among parts as text."""
+    said: list[Part] = []
+    for part in parts:
+        if isinstance(part, ToolCallPart):
+            said.append(TextPart(call_in_words(part.name, part.arguments)))
+        elif isinstance(part, ToolResultPart):
+            said.append(TextPart(as_data(part.content)))
+        else:
+            said.append(part)
+    return tuple(said)

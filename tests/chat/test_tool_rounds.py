@@ -1,0 +1,368 @@
+"""A session that was given tools: who may call, what is kept, shown, counted and forgotten; without tools, nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.small_model import drawn_clip, small_model
+from videollm.chat.calls import Evidence, Outcome, call_in, may_become_a_call
+from videollm.chat.choice import times_in
+from videollm.chat.session import ChatSession
+from videollm.chat.timeline import Timeline
+from videollm.errors import ChatError, ConfigError
+from videollm.media.decode_worker import close_server
+from videollm.media.write import write_video
+from videollm.messages import Message, TextPart, ToolCallPart, ToolResultPart, user
+
+FILE = Path("a.mp4")
+
+
+class Bench:
+    """Real data, no files: what a call gives back is written down here."""
+
+    def __init__(self, content: str = "a red circle", *, shows: bool = False, calls_per_turn: int = 2) -> None:
+        self.content, self.shows, self.calls_per_turn = content, shows, calls_per_turn
+        self.made: list[tuple[str, dict[str, Any]]] = []
+        self.refuses = False
+
+    schemas: list[dict[str, Any]] = [{"type": "function", "function": {"name": "look"}}]  # noqa: RUF012
+
+    def names(self, files: Any) -> Any:
+        return files
+
+    def call(self, name: str, arguments: Any, files: Any, *, stopped: Any = None, shows: bool = False) -> Outcome:
+        self.made.append((name, dict(arguments)))
+        if self.refuses:
+            return Outcome("there is no such thing", refused=True)
+        video = next(iter(files))
+        if self.shows and shows:
+            return Outcome("shown", (Evidence(video, 2.0, 3.0, "seen"),), clip=drawn_clip(9, frames=4, sound_seconds=0))
+        return Outcome(self.content, (Evidence(video, 2.0, 3.0, "narrated"),))
+
+
+@pytest.fixture(scope="module")
+def model_and_processor():
+    return small_model()
+
+
+def session_with(model_and_processor, tools, **options) -> ChatSession:
+    session = ChatSession(*model_and_processor, max_new_tokens=8, tools=tools, **options)
+    session.add(drawn_clip(1), file=FILE)
+    return session
+
+
+@pytest.fixture
+def chooses(monkeypatch: pytest.MonkeyPatch):
+    """Makes the random model's choice known: its scores mean nothing."""
+
+    def set_(*wanted: str) -> None:
+        rest = list(wanted)
+
+        def scores(model, tokenizer, cache, logits, words):
+            first = scores.turn = not getattr(scores, "turn", False)
+            pick = rest[0] if rest else "answer"
+            if not first and rest:
+                rest.pop(0)
+            return {word: float(first and word == pick) * 9 for word in words}
+
+        monkeypatch.setattr("videollm.chat.choice._scores", scores)
+
+    return set_
+
+
+def test_without_calls_nothing_changes(model_and_processor) -> None:
+    plain = ChatSession(*model_and_processor, max_new_tokens=8)
+    plain.add(drawn_clip(1))
+    tools = Bench()
+    given = session_with(model_and_processor, tools, calls=False)
+    for question in ("what is there?", "and then?"):
+        assert plain.ask(question).token_ids == given.ask(question).token_ids
+    assert plain.messages == given.messages and not tools.made and given.last is not None
+    assert given.last.timings.prompt_tokens == plain.last.timings.prompt_tokens  # pyright: ignore
+
+
+def test_a_choice_that_the_model_makes_is_a_round_of_its_turn(model_and_processor, chooses) -> None:
+    tools = Bench()
+    session = session_with(model_and_processor, tools)
+    chooses("look")
+    events = list(session.stream("what is at 0.5 s?").events())
+    call, result = events[:2]
+    assert isinstance(call, ToolCallPart) and isinstance(result, ToolResultPart) and result.content == "a red circle"
+    assert tools.made == [("look", {"video": "clip1.mp4", "start_seconds": 0.0, "end_seconds": 1.0})]
+    answer = session.last
+    assert answer is not None and answer.rounds == (call, result)
+    assert "".join(event for event in events if isinstance(event, str)) == answer.text
+    question, called, told, said = session.messages
+    assert [m.role for m in (question, called, told, said)] == ["user", "assistant", "tool", "assistant"]
+    assert called.parts == (call,) and told.parts == (result,)
+    assert Evidence("clip1.mp4", 2.0, 3.0, "narrated") in answer.used
+    assert (
+        Evidence("clip1.mp4", 0.0, 0.75, "seen") in answer.used
+        and Evidence("clip1.mp4", 0.0, 1.0, "heard") in answer.used
+    )
+    record = json.loads(json.dumps(answer.to_json()))
+    assert record["rounds"][0]["name"] == "look" and record["used"][-1]["how"] == "narrated"
+    json.dumps(session.transcript())
+
+
+def test_cached_rounds_are_uncached_rounds(model_and_processor, chooses) -> None:
+    """What a turn with rounds computes is what its messages say, on this turn and the next, and after an undo."""
+    session = session_with(model_and_processor, Bench(shows=True))
+    plain = ChatSession(*model_and_processor, max_new_tokens=8, reuse_cache=False, tools=Bench(shows=True))
+    plain.add(drawn_clip(1), file=FILE)
+    for question in ("what is at 0.5 s?", "and then?", "why?"):
+        found = []
+        for each in (session, plain):
+            chooses("look")
+            found.append(each.ask(question))
+        assert found[0].token_ids == found[1].token_ids
+        assert found[0].timings.reused_tokens > 0 and found[1].timings.reused_tokens == 0
+    session.undo()
+    chooses("look")
+    assert session.ask("why?").token_ids == found[1].token_ids
+
+
+def test_what_is_shown_belongs_to_its_turn(model_and_processor, chooses) -> None:
+    session = session_with(model_and_processor, Bench(shows=True))
+    before = dict(session.clips)
+    chooses("look")
+    answer = session.ask("what is at 0.5 s?")
+    assert list(session.clips) == ["clip1.mp4", "clip1.mp4 2-3 s"]
+    assert Evidence("clip1.mp4", 2.0, 2.75, "seen") in answer.used, "in seconds of the video"
+    assert session.undo() == "what is at 0.5 s?"
+    assert dict(session.clips) == before
+    stream = session.stream("what is at 0.5 s?")
+    chooses("look")
+    for event in stream.events():
+        if isinstance(event, ToolResultPart):
+            stream.close()
+            break
+    assert dict(session.clips) == before and len(session.messages) == 1
+
+
+def test_calls_are_limited_and_none_is_made_twice(model_and_processor, chooses) -> None:
+    tools = Bench(calls_per_turn=2)
+    session = session_with(model_and_processor, tools)
+    chooses("look", "look", "narrate", "listen")
+    session.ask("what is there?")
+    assert [name for name, _ in tools.made] == ["look"], (
+        "the same again is not offered, so that the choice is to answer"
+    )
+    tools.made.clear()
+    chooses("look", "narrate", "listen")
+    session.ask("and now?")
+    assert [name for name, _ in tools.made] == ["look", "narrate"]
+
+
+def test_a_refusal_is_a_result_like_any_other(model_and_processor, chooses) -> None:
+    tools = Bench()
+    tools.refuses = True
+    session = session_with(model_and_processor, tools)
+    chooses("look")
+    answer = session.ask("what is there?")
+    result = answer.rounds[1]
+    assert isinstance(result, ToolResultPart) and result.refused and not any(e.how == "narrated" for e in answer.used)
+
+
+def test_results_are_cut_to_the_context(model_and_processor, chooses) -> None:
+    small = small_model(context_tokens=320)
+    session = session_with(small, Bench("a very long story. " * 200))
+    chooses("look")
+    answer = session.ask("what?")
+    result = answer.rounds[1]
+    assert isinstance(result, ToolResultPart) and result.content.endswith("...") and len(result.content) < 600
+    assert answer.timings.prompt_tokens + 8 <= 320
+    session.call("look", {"video": "clip1.mp4"})
+    chooses()
+    assert session.ask("and?").timings.prompt_tokens + 8 <= 320
+
+
+def test_the_model_s_own_scores_choose(model_and_processor) -> None:
+    """With real scores: whatever is chosen, it is one of the choices, and the same each time."""
+    runs = []
+    for _ in range(2):
+        tools = Bench()
+        answer = session_with(model_and_processor, tools).ask("where is the loud beep heard?")
+        assert {name for name, _ in tools.made} <= {"narrate", "search", "look", "listen"}
+        runs.append((tools.made, answer.token_ids))
+    assert runs[0] == runs[1]
+
+
+def test_the_person_calls_and_the_next_question_has_it(model_and_processor) -> None:
+    tools = Bench()
+    session = session_with(model_and_processor, tools, calls=False)
+    assert session.call("look", {"video": "clip1.mp4"}).content == "a red circle"
+    answer = session.ask("so?")
+    parts = session.messages[0].parts
+    assert [part.type for part in parts] == ["video", "tool_call", "tool_result", "text"]
+    assert answer.used[-1] == Evidence("clip1.mp4", 2.0, 3.0, "narrated")
+    assert session.undo() == "so?"
+    assert [part.type for part in session.messages[-1].parts] == ["video", "tool_call", "tool_result"]
+    with pytest.raises(ChatError, match="has no tools"):
+        ChatSession(*model_and_processor).call("look", {})
+
+
+def test_a_conversation_with_rounds_can_be_set_anew(model_and_processor, chooses) -> None:
+    session = session_with(model_and_processor, Bench(shows=True))
+    chooses("look")
+    first = session.ask("what is at 0.5 s?")
+    kept = session.messages
+    other = session_with(model_and_processor, Bench())
+    other.messages = kept
+    assert [m.role for m in other.messages] == ["user", "assistant", "tool", "assistant"]
+    assert other.messages[2].media == (), "what is not here any more is not shown"
+    session.messages = kept
+    assert session.messages == kept and first.token_ids == session.messages[-1].parts[0].token_ids  # pyright: ignore
+    with pytest.raises(ChatError, match="user and assistant in turn"):
+        session.messages = [user("?"), Message("tool", (ToolResultPart("1", "x"),))]
+
+
+def test_a_tool_that_fails_leaves_the_session_as_it_was(model_and_processor, chooses) -> None:
+    tools = Bench()
+    session = session_with(model_and_processor, tools)
+    before = session.messages
+    tools.call = lambda *_, **__: (_ for _ in ()).throw(RuntimeError("a bug"))  # type: ignore[method-assign]
+    chooses("look")
+    with pytest.raises(RuntimeError, match="a bug"):
+        session.ask("what is there?")
+    assert session.messages == before
+    chooses()
+    assert session.ask("what is there?").token_ids
+
+
+# -- decoders whose template knows calls
+
+
+@pytest.mark.parametrize(
+    ("text", "call"),
+    [
+        ('{"name": "look", "parameters": {"video": "a"}}', ("look", {"video": "a"})),
+        (' <tool_call>\n{"name": "look", "arguments": {}}\n</tool_call> ', ("look", {})),
+        ('{"type": "function", "name": "search", "parameters": {"query": "x"}}', ("search", {"query": "x"})),
+        ('I call {"name": "look", "parameters": {}}', None),
+        ('{"name": "look", "parameters": {}} and more', None),
+        ('{"name": ["look"], "parameters": {}}', None),
+        ('{"name": "look", "parameters": "all"}', None),
+        ('{"name": "look", "parameters": {}, "file": "/etc/passwd"}', None),
+        ("{" * 5000 + "}" * 5000, None),
+        ("[look(video='a')]", None),
+        ("", None),
+    ],
+)
+def test_only_a_text_that_is_nothing_but_a_call_is_one(text, call) -> None:
+    assert call_in(text) == call
+    if call is not None:
+        assert all(may_become_a_call(text[:length]) for length in range(len(text)))
+
+
+def test_a_call_in_words_is_carried_out_and_not_shown_as_words(model_and_processor, monkeypatch) -> None:
+    """The model's words are put into its mouth token by token; all else is real."""
+    model, processor = model_and_processor
+    monkeypatch.setattr(type(processor), "calls_tools", True)
+    wanted = '{"name": "look", "parameters": {"video": "clip1.mp4", "start_seconds": 0, "end_seconds": 1}}'
+    says = [wanted, "a red circle.", wanted, wanted, wanted]
+    rest: list[int] = []
+
+    def choose(self, logits: torch.Tensor, generated) -> int:
+        if not generated:
+            rest[:] = [
+                *processor.tokenizer(says.pop(0), add_special_tokens=False)["input_ids"],
+                model.config.eos_token_id,
+            ]
+        return rest[len(generated)]
+
+    monkeypatch.setattr("videollm.chat.generation.TokenChooser.choose", choose)
+    tools = Bench(calls_per_turn=2)
+    session = session_with(model_and_processor, tools)
+    events = list(session.stream("what is there?", max_new_tokens=200).events())
+    assert [type(event) for event in events[:2]] == [ToolCallPart, ToolResultPart]
+    assert "".join(events[2:]) == session.last.text == "a red circle."  # pyright: ignore
+    assert events[0].token_ids and tools.made[0][1]["end_seconds"] == 1  # pyright: ignore
+    # A decoder that does nothing else: after so many calls what it says are words.
+    events = list(session.stream("and now?", max_new_tokens=200).events())
+    assert len(tools.made) == 3 and [type(event) for event in events[:4]] == [ToolCallPart, ToolResultPart] * 2
+    assert "".join(events[4:]) == wanted
+
+
+# -- long videos
+
+
+@pytest.fixture(scope="module")
+def long_film(tmp_path_factory: pytest.TempPathFactory):
+    """100 s of changing grey, small: ten segments of 10 s."""
+    path = tmp_path_factory.mktemp("long") / "long.mp4"
+    times = np.arange(0.0, 100.0, 0.5)
+    grey = (np.arange(len(times)) % 200 + 20).astype(np.uint8)
+    pixels = np.broadcast_to(grey[:, None, None, None], (len(times), 32, 32, 3))
+    write_video(path, np.ascontiguousarray(pixels), fps=2.0)
+    yield path
+    close_server()
+
+
+def test_each_question_is_shown_the_segments_that_fit_it(model_and_processor, long_film) -> None:
+    """Those found for its words, within the budget; none twice; forgotten and taken back with their turns."""
+    wanted: list[tuple[float, float]] = []
+    session = ChatSession(*model_and_processor, max_new_tokens=8)
+    session.watch(long_film, segment_seconds=10.0, choose=lambda words: wanted)
+
+    def seen(answer) -> set[tuple[int, int]]:
+        return {(round(e.start_seconds), round(e.end_seconds)) for e in answer.used if e.how == "seen"}
+
+    wanted[:] = [(42.0, 44.0), (71.0, 89.0)]
+    first = session.ask("where is it?")
+    assert seen(first) == {(40, 50), (70, 80), (80, 90)} and first.timings.encoded_clips == 3
+    assert [round(c.duration_seconds) for c in first.coverage] == [10, 10, 10]
+    wanted[:] = [(43.0, 45.0)]
+    second = session.ask("and there?")
+    assert second.timings.encoded_clips == 0 and second.timings.prefilled_tokens < 60, "turn two reads its own words"
+    assert seen(second) == seen(first)
+    wanted[:] = [(0.0, 100.0)]
+    third = session.ask("all of it?")
+    assert len(third.coverage) <= 10 and third.timings.prompt_tokens + 8 <= session.context_tokens
+    held = len(session.clips)
+    for number in range(6):
+        wanted[:] = [(10.0 * number, 10.0 * number + 1)]
+        session.ask(f"and {number}?")
+        assert len(session.clips) <= max(held, 10), "memory holds what the context has room for"
+    session.undo()
+    assert {part.clip for m in session.messages for part in m.media} >= set(session.clips)
+    session.clear()
+    assert not session.clips
+
+
+def test_the_uncached_timeline_says_the_same(model_and_processor, long_film) -> None:
+    answers = []
+    for reuse in (True, False):
+        session = ChatSession(*model_and_processor, max_new_tokens=8, reuse_cache=reuse)
+        session.watch(long_film, segment_seconds=20.0)
+        answers.append([session.ask(question).token_ids for question in ("what is there?", "and then?")])
+    assert answers[0] == answers[1]
+
+
+def test_segments_are_all_or_those_that_fit_or_evenly_spread() -> None:
+    line = Timeline.of("v", FILE, 100.0, segment_seconds=10.0)
+    assert line.fitting("x", 10) == list(line.segments) and len(line.segments) == 10
+    assert line.fitting("x", 2) == [(20.0, 30.0), (70.0, 80.0)]
+    found = Timeline("v", FILE, line.segments, lambda words: [(95, 96), (5, 25)])
+    assert found.fitting("x", 3) == [(0, 10), (10, 20), (90, 100)]
+    assert found.fitting("x", 3, without=[(0, 10)]) == [(10, 20), (90, 100)]
+    for seconds, length in ((5.0, 60.0), (31.0, 60.0), (20.0, 0.0)):
+        with pytest.raises(ConfigError):
+            Timeline.of("v", FILE, length, segment_seconds=seconds)
+
+
+def test_times_in_a_question() -> None:
+    assert times_in("what is at 0:12, and between 1:02:03 and 3.5 s, or 7 seconds in?") == [12, 3723, 3.5, 7]
+    assert times_in("there are 3 circles and 2 squares, version 1.2.3 of a:b") == []
+
+
+def test_a_text_part_stays_text() -> None:
+    """The one message format: nothing of a result is a call."""
+    part = ToolResultPart("1", '{"name": "look", "parameters": {}}')
+    assert Message("tool", (part, TextPart("x"))).text == "x"

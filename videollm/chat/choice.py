@@ -1,0 +1,158 @@
+"""The choice to answer or to call a tool, for a decoder whose chat template has no form for calls.
+
+The model is asked for one of five words and scores each; the same question without content says how much it likes each
+word anyway, and is subtracted. What it then calls with is taken from the user's own words and from what tools found
+before, never from text that stands in a video, a narration or a file: so no words of others can make a call.
+
+Source: Zhao et al., "Calibrate Before Use" (2021), section 4, for the question without content.
+
+Notation: L tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from videollm.chat.cache import KeyValueCache
+from videollm.chat.calls import Evidence
+from videollm.chat.generation import Step, take_step
+from videollm.messages import TextPart
+
+ANSWER = "answer"
+CHOICES: Mapping[str, str] = {
+    ANSWER: "what was shown is enough",
+    "narrate": "tell what happens in a stretch",
+    "search": "find the moment",
+    "look": "watch a stretch again",
+    "listen": "hear a stretch again",
+}
+NO_CONTENT = "N/A"
+MARGIN_NATS = 1.0
+"""By how much a tool must be likelier than to answer, both against the question without content."""
+AROUND_SECONDS = 4.0
+"""How far around a single time that the user names is looked."""
+
+Prompt = TypeVar("Prompt")
+Call = tuple[str, dict[str, Any]]
+
+
+def choice_text(offered: Sequence[str]) -> str:
+    """What the model is asked, behind the question."""
+    told = "; ".join(f"{name}: {CHOICES[name]}" for name in offered)
+    return f"Choose what to do first, in one word. {told}."
+
+
+def choose_call(
+    model: Any,
+    tokenizer: Any,
+    cache: KeyValueCache,
+    *,
+    question: str,
+    lasts: Mapping[str, float],
+    used: Sequence[Evidence],
+    made: Sequence[Call],
+    prompt: Callable[[Sequence[TextPart], str | None], Prompt | None],
+    logits_of: Callable[[Prompt], Generator[None, Any, torch.Tensor | None]],
+) -> Generator[None, Any, Call | None]:
+    """Lets a model choose; pauses between passes.
+
+    Args:
+        model, tokenizer, cache: of the conversation.
+        question: the user's words.
+        lasts: videos that can be named, and how long each is, in seconds.
+        used: what calls of this turn have found.
+        made: calls of this turn; none is made twice.
+        prompt: gives the prompt with further parts behind the question, and with other words for the question; None
+            where the context has no room.
+        logits_of: reads a prompt and gives the logits (V,) after it; None: stopped.
+
+    Returns:
+        a tool and its arguments; None: to answer.
+    """
+    calls = {
+        name: call
+        for name in CHOICES
+        if name != ANSWER and (call := _call(name, question, lasts, used)) is not None and call not in made
+    }
+    if not calls:
+        return None
+    offered = [ANSWER, *calls]
+    parts = [TextPart(choice_text(offered))]
+    scores: list[dict[str, float]] = []
+    for words in (None, NO_CONTENT):
+        asked = prompt(parts, words)
+        if asked is None:
+            return None
+        logits = yield from logits_of(asked)
+        if logits is None:
+            return None
+        scores.append(_scores(model, tokenizer, cache, logits, offered))
+    gain = {name: scores[0][name] - scores[1][name] for name in offered}
+    best = max(calls, key=lambda name: gain[name])
+    return calls[best] if gain[best] > gain[ANSWER] + MARGIN_NATS else None
+
+
+@torch.inference_mode()
+def _scores(
+    model: Any, tokenizer: Any, cache: KeyValueCache, logits: torch.Tensor, words: Sequence[str]
+) -> dict[str, float]:
+    """The log probability of each word after a prompt that is cached."""
+    length = len(cache)
+    found: dict[str, float] = {}
+    for word in words:
+        ids = tokenizer(word, add_special_tokens=False)["input_ids"]
+        total, after = 0.0, logits
+        for place, token in enumerate(ids):
+            total += float(after.float().log_softmax(-1)[token])
+            if place + 1 < len(ids):
+                after = take_step(model, Step(cache, token))
+        cache.truncate(length)
+        found[word] = total
+    return found
+
+
+# -- arguments ---------------------------------------------------------------------------------------------------------
+
+_CLOCK = r"(?:(\d{1,2}):)?(\d{1,3}):(\d{2}(?:\.\d+)?)"
+_TIME = re.compile(rf"(?<![\w.:]){_CLOCK}(?![\w:])|(?<![\w.:])(\d+(?:\.\d+)?)\s?(?:s|sec|seconds?)\b")
+
+
+def times_in(text: str) -> list[float]:
+    """The times that words name, in seconds: ``0:12``, ``1:02:03``, ``12.5 s``, ``at 3 seconds``."""
+    found = []
+    for hours, minutes, seconds, alone in _TIME.findall(text):
+        found.append(float(alone) if alone else 3600 * int(hours or 0) + 60 * int(minutes) + float(seconds))
+    return found
+
+
+def _call(name: str, question: str, lasts: Mapping[str, float], used: Sequence[Evidence]) -> Call | None:
+    """A call for the user's question; None where there is nothing to call it with."""
+    if name == "search":
+        return name, {"query": question}
+    video = _video(question, lasts, used)
+    if video is None:
+        return None
+    lasting = lasts[video]
+    times = [at for at in times_in(question) if at <= lasting]
+    hit = next((one for one in used if one.video == video and one.how == "retrieved"), None)
+    if len(times) > 1:
+        start, end = min(times), max(times)
+    elif times:
+        start, end = times[0] - AROUND_SECONDS, times[0] + AROUND_SECONDS
+    elif hit is not None:
+        start, end = hit.start_seconds, hit.end_seconds
+    else:
+        start, end = 0.0, lasting
+    start, end = max(start, 0.0), min(end, lasting)
+    return (name, {"video": video, "start_seconds": start, "end_seconds": end}) if start < end else None
+
+
+def _video(question: str, lasts: Mapping[str, float], used: Sequence[Evidence]) -> str | None:
+    """The video that the user names, in which something was found, or that came last."""
+    named = [name for name in lasts if name in question]
+    found = [one.video for one in used if one.video in lasts]
+    return next(iter([*named, *found, *reversed(list(lasts))]), None)
