@@ -17,9 +17,9 @@ from videollm.training.freeze import LEARNS, freeze, table_of_parts
 from videollm.training.parts import PARTS_FILE, read_parts
 from videollm.training.recipe import VideoLlamaRecipe, World
 from videollm.training.run import train
-from videollm.training.video_llama import assemble
 from videollm.training.tiny import build_tiny
 from videollm.training.trainer import checkpoints
+from videollm.training.video_llama import assemble
 
 
 @pytest.fixture(scope="module")

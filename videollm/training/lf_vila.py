@@ -95,7 +95,7 @@ def pieces(recipe: LfVilaRecipe, ledger: Ledger, given: Any = None) -> Pieces:
         data = MixtureLongItems(mixture, *arguments, **options)
     collate = CollateLong(
         processor,
-        recipe.sentences or (processor.max_sentences if words else 1),
+        recipe.sentences or _sentences(recipe, config, processor),
         whole=config.as_published,
         masked_share=recipe.masked_share if recipe.stage == "stage2" else 0.0,
         seed=recipe.seed,
@@ -109,6 +109,14 @@ def pieces(recipe: LfVilaRecipe, ledger: Ledger, given: Any = None) -> Pieces:
         mixture=mixture,
         source="handed over",
     )
+
+
+def _sentences(recipe: LfVilaRecipe, config: LfVilaConfig, processor: Any) -> int:
+    """Of a paragraph; of a question, its choice and what is said, as many as the model tells apart."""
+    if recipe.stage == "classification":
+        return 1
+    asked = recipe.stage in ("question_answering", "multiple_choice")
+    return config.max_sentences if asked else processor.max_sentences
 
 
 # ---- the model

@@ -338,7 +338,8 @@ class LfVilaRecipe(Recipe):
         model: folder of the model to start from, with its processor. Without weights in it all begins at random.
         shape: fields of its config.json that are others in this run; those in sections are given in sections.
         datasets: what it learns from; none where a program hands its own to `videollm.training.run.train`.
-        sentences: of a paragraph, or of subtitles: more are joined. None: as many as the processor says.
+        sentences: of a paragraph: more are joined. None: as many as the processor says; of a question with its choice
+            and what is said, as many as the model tells apart.
         masked_share: stage2: of the words.
         learn_pooler: stage2 and questions: the published programs' optimiser did not have it (D9).
         augment: a random box of the frames, half of them mirrored, frames at times shifted at random, as published.
