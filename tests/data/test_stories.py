@@ -49,8 +49,8 @@ def test_no_scene_is_both_trained_on_and_tested() -> None:
 
 
 def test_what_there_is_not_is_refused() -> None:
-    with pytest.raises(DataError, match="no 500 scenes of one with different sentences"):
-        draw_story(0, 500, ["one"])
+    with pytest.raises(DataError, match="no 250 scenes of one with different sentences"):
+        draw_story(0, 250, ["one"])
 
 
 def test_a_batch_shows_the_same_scenes_in_two_orders(tmp_path: Path) -> None:
