@@ -2,11 +2,23 @@
 
 import html
 import re
+from dataclasses import replace
 
 import pytest
 
+from videollm.chat.calls import Evidence
 from videollm.chat.session import Answer, ClipCoverage, Timings
-from videollm.serving.answer_text import as_markdown, as_words, footnote, linked, messages_of, view_for
+from videollm.messages import ToolCallPart, ToolResultPart
+from videollm.serving.answer_text import (
+    as_markdown,
+    as_words,
+    calls_of,
+    footnote,
+    linked,
+    messages_of,
+    question_of,
+    view_for,
+)
 from videollm.serving.clip_view import ClipView
 from videollm.serving.model_worker import Exchange
 
@@ -83,3 +95,39 @@ def test_a_conversation_alternates_and_times_are_of_the_last_clip_shown():
     assert view_for(["a.mp4", "gone.mp4"], views) is VIEW
     text = as_markdown("tiny", ["a.mp4", "b.mp4"], exchanges)
     assert "**q1**\n\nAt 1 s.\n\n> Saw 8 frames of a.mp4" in text and "* b.mp4" in text
+
+
+def test_calls_of_tools_are_folded_before_the_words():
+    call = ToolCallPart("narrate", {"video": "a.mp4", "start_seconds": 12.0, "end_seconds": 16.0}, "1")
+    told = ToolResultPart("1", "[0:12-0:16] a <b>star\n(1 more)")
+    lost = ToolCallPart("search", {"query": "a *cat*"}, "2")
+    no = ToolResultPart("2", "there is no index", refused=True)
+    under_way = calls_of([call], {"a.mp4": VIEW})
+    assert under_way == [
+        {
+            "role": "assistant",
+            "content": "&#8230;",
+            "metadata": {"title": as_words("narrate a.mp4, 0:12-0:16"), "status": "pending"},
+        }
+    ]
+    first, second = calls_of([call, told, lost, no], {"a.mp4": VIEW})
+    assert read(first["content"]) == "[<0:12|12>-<0:16|16>] a <b>star\n(1 more)" and "<b>" not in first["content"]
+    assert first["metadata"]["status"] == second["metadata"]["status"] == "done"
+    assert read(second["metadata"]["title"]) == "search: a *cat*, refused" and "*" not in second["metadata"]["title"]
+
+    used = (
+        Evidence("a.mp4", 12, 16, "narrated"),
+        Evidence("a.mp4", 0, 90, "seen"),
+        Evidence("b.mp4", 1, 2, "retrieved"),
+    )
+    with_tools = replace(answer("A star.", "a.mp4"), rounds=(call, told, lost, no), used=used)
+    exchanges = [Exchange("q1", ("a.mp4",), with_tools), Exchange("q2", (), answer("No.", "a.mp4"))]
+    shown = messages_of(exchanges, {"a.mp4": VIEW})
+    assert [message["role"] for message in shown] == ["user", *["assistant"] * 3, "user", "assistant"]
+    assert ["metadata" in message for message in shown] == [False, True, True, False, False, False]
+    assert read(shown[3]["content"]).endswith(
+        "Rests on [<0:12|12>-<0:16|16>] of a.mp4 (narrated) [0:01-0:02] of b.mp4 (retrieved).</small>"
+    )
+    assert [question_of(index, exchanges) for index in range(7)] == [0, 0, 0, 0, 1, 1, 2]
+    text = as_markdown("tiny", ["a.mp4"], exchanges)
+    assert "**q1**\n\n* narrate a.mp4, 0:12-0:16\n  * [0:12-0:16] a <b>star\n" in text

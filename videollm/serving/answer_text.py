@@ -6,13 +6,16 @@ The words of a model are shown as words: nothing in them becomes markup, a pictu
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from videollm.chat.calls import Evidence
 from videollm.chat.session import Answer
+from videollm.messages import ToolCallPart, ToolResultPart
 from videollm.serving.clip_view import ClipView
 from videollm.serving.model_worker import Exchange
+from videollm.tools.narrate import clock
 
 LATER_SECONDS = 0.5
 """A time may be told this much beyond the end of a clip, by rounding, and still lead to its end."""
@@ -54,10 +57,11 @@ def as_words(text: str) -> str:
     return re.sub(r"[^\w\s]|_", lambda sign: f"&#{ord(sign[0])};", text)
 
 
-def with_coverage(answer: Answer, view: ClipView | None) -> str:
-    """An answer and, small below it, what the model was shown and what else is to be said."""
+def with_coverage(answer: Answer, view: ClipView | None, views: Mapping[str, ClipView]) -> str:
+    """An answer and, small below it, what the model was shown, what it rests on, and what else is to be said."""
     text = linked(answer.text, view) if answer.text else "&#8230;"
-    return f"{text}\n\n<small>{as_words(footnote(answer))}</small>"
+    rests = "".join(f" {_receipt(one, views)}" for one in receipts(answer))
+    return f"{text}\n\n<small>{as_words(footnote(answer))}{' Rests on' + rests + '.' if rests else ''}</small>"
 
 
 def footnote(answer: Answer) -> str:
@@ -67,18 +71,79 @@ def footnote(answer: Answer) -> str:
     return ". ".join(part[:1].upper() + part[1:] for part in ("; ".join(seen), *more)) + "."
 
 
-def messages_of(exchanges: Sequence[Exchange], views: dict[str, ClipView]) -> list[dict[str, Any]]:
-    """A conversation as the page's chat shows it: a question and an answer in turn."""
+def receipts(answer: Answer) -> list[Evidence]:
+    """The stretches that tools told of for an answer, in their order; what was shown stands in the coverage."""
+    return list(dict.fromkeys(one for one in answer.used if one.how in ("narrated", "retrieved")))
+
+
+def _receipt(one: Evidence, views: Mapping[str, ClipView]) -> str:
+    stretch = f"[{clock(one.start_seconds)}-{clock(one.end_seconds)}]"
+    return f"{linked(stretch, views.get(one.video))} {as_words(f'of {one.video} ({one.how})')}"
+
+
+def messages_of(exchanges: Sequence[Exchange], views: Mapping[str, ClipView]) -> list[dict[str, Any]]:
+    """A conversation as the page's chat shows it: a question, the calls of tools if there were any, and an answer."""
     shown: list[dict[str, Any]] = []
     view: ClipView | None = None
     for one in exchanges:
         view = view_for(one.clips, views) or view
         shown.append({"role": "user", "content": one.question})
-        shown.append({"role": "assistant", "content": with_coverage(one.answer, view)})
+        shown += calls_of(one.answer.rounds, views)
+        shown.append({"role": "assistant", "content": with_coverage(one.answer, view, views)})
     return shown
 
 
-def view_for(clips: Sequence[str], views: dict[str, ClipView]) -> ClipView | None:
+def question_of(index: int, exchanges: Sequence[Exchange]) -> int:
+    """Which question the message with this index in `messages_of` belongs to; their number where it is of none."""
+    for number, one in enumerate(exchanges):
+        index -= 2 + len(paired(one.answer.rounds))
+        if index < 0:
+            return number
+    return len(exchanges)
+
+
+Rounds = Sequence[ToolCallPart | ToolResultPart]
+
+
+def calls_of(rounds: Rounds, views: Mapping[str, ClipView]) -> list[dict[str, Any]]:
+    """Calls of tools as messages that are folded away, each with what it gave back; open while it is under way."""
+    shown = []
+    for call, result in paired(rounds):
+        title = call_in_words(call) + (", refused" if result is not None and result.refused else "")
+        words = "&#8230;" if result is None else "\n".join(_found(line, call, views) for line in _lines(result))
+        status = "pending" if result is None else "done"
+        shown.append({"role": "assistant", "content": words, "metadata": {"title": as_words(title), "status": status}})
+    return shown
+
+
+def paired(rounds: Rounds) -> list[tuple[ToolCallPart, ToolResultPart | None]]:
+    """Each call with what it gave back; None where that is still to come."""
+    results = {part.call_id: part for part in rounds if isinstance(part, ToolResultPart)}
+    return [(part, results.get(part.call_id)) for part in rounds if isinstance(part, ToolCallPart)]
+
+
+def call_in_words(call: ToolCallPart) -> str:
+    """For example ``narrate holiday.mp4, 0:12-0:16``, or ``search: a purple star``."""
+    named = dict(call.arguments)
+    what = [str(named.pop("video"))] if "video" in named else []
+    start, end = named.pop("start_seconds", None), named.pop("end_seconds", None)
+    if isinstance(start, int | float) and isinstance(end, int | float):
+        what.append(f"{clock(start)}-{clock(end)}")
+    name = call.name if what else f"{call.name}:"
+    return _one_line(f"{name} {', '.join([*what, *map(str, named.values())])}")
+
+
+def _lines(result: ToolResultPart) -> list[str]:
+    return [line for line in result.content.splitlines() if line.strip()]
+
+
+def _found(line: str, call: ToolCallPart, views: Mapping[str, ClipView]) -> str:
+    """A line of what a tool gave back; its times lead into the clip that it names, or that was asked about."""
+    about = next((view for name, view in views.items() if line.startswith(name)), None)
+    return linked(line, about or views.get(str(call.arguments.get("video"))))
+
+
+def view_for(clips: Sequence[str], views: Mapping[str, ClipView]) -> ClipView | None:
     """Of some clips, the last that one can go to a second of: what times of an answer are about."""
     return next((views[name] for name in reversed(clips) if name in views and views[name].has_time), None)
 
@@ -89,7 +154,11 @@ def as_markdown(model: str, clips: Sequence[str], exchanges: Sequence[Exchange])
     lines = ["# Conversation", "", f"With {model}, {when}.", ""]
     lines += [f"* {name}" for name in clips]
     for one in exchanges:
-        lines += ["", f"**{_one_line(one.question)}**", "", one.answer.text, "", f"> {footnote(one.answer)}"]
+        lines += ["", f"**{_one_line(one.question)}**"]
+        for call, result in paired(one.answer.rounds):
+            lines += ["", f"* {call_in_words(call)}"]
+            lines += [f"  * {line}" for line in (_lines(result) if result is not None else ())]
+        lines += ["", one.answer.text, "", f"> {footnote(one.answer)}"]
     return "\n".join(lines) + "\n"
 
 
