@@ -172,7 +172,8 @@ def test_commands(capsys, monkeypatch, model, clip, tmp_path):
     code, out, err = run(capsys, "--model", model)
     assert code == 2
     assert err.count("\n") == 1 and "said.json" in err and "exists" in err
-    for command in ("/add", "/media", "/undo", "/clear", "/save", "/help", "/quit"):
+    tools = ("/find", "/look", "/listen", "/narrate", "/chapters")
+    for command in (*tools, "/add", "/media", "/undo", "/clear", "/save", "/help", "/quit"):
         assert command in out, "a command that /help does not list"
     for text in ("no clips", SAW, "took back: one?", "nothing to take back", "forgot everything"):
         assert text in out
@@ -331,3 +332,71 @@ def test_a_folder_whose_sampling_is_broken_is_one_line(capsys, tmp_path, model, 
     code, out, err = run(capsys, clip, "What is it?", "--model", str(tmp_path))
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "what processor_config.json says of sampling cannot be used" in err
+
+
+# -- tools
+
+
+def test_the_person_calls_tools_and_their_words_go_with_the_next_question(capsys, monkeypatch, clip):
+    """With tiny, which tells what is there."""
+    pytest.importorskip("lancedb", reason="lancedb (the index extra) is not installed")
+    lines = [
+        "/look 0 2",
+        "/narrate",
+        "/chapters",
+        "/find a circle",
+        "/listen good.mp4 0:00 0:01",
+        "what is there?",
+        "/media",
+    ]
+    piped(monkeypatch, "\n".join(lines) + "\n")
+    code, out, err = run(capsys, clip)
+    assert "[0:00-0:02] 8 frames: " in out and code in (0, 2), err
+    assert "(rests on " in out and "narrated good.mp4 [0:00" in out
+
+
+def test_a_wrong_call_is_one_line(capsys, monkeypatch, model, clip):
+    wrong = {
+        "/look": "a start and an end are needed, as in 1:02 1:10; found ''",
+        "/look 3": "a start and an end are needed",
+        "/look other.mp4 0 1": "there is no video 'other.mp4' here; there are 'good.mp4'",
+        "/look /etc/passwd 0 1": "there is no video '/etc/passwd' here",
+        "/look 2 1": "a stretch starts at 0 or later and ends after that",
+        "/find": "/find needs words",
+        "/find /etc/passwd": "found a path or an address",
+        "/chapters other": "there is no video 'other'",
+    }
+    piped(monkeypatch, "\n".join(wrong) + "\n")
+    code, _, err = run(capsys, clip, "--model", model)
+    assert code == 2
+    for line, says in zip(err.splitlines(), wrong.values(), strict=True):
+        assert says in line
+
+
+def test_flags_of_tools(capsys, model, clip, tmp_path):
+    for words, says in (
+        (("--calls", "-1"), "0 times a turn or more"),
+        (("--encoder", "x"), "name one with --index INDEX"),
+        (("--index", str(tmp_path / "none")), "no index at"),
+    ):
+        code, out, err = run(capsys, clip, "what?", "--model", model, *words)
+        assert (code, out) == (2, "") and err.count("\n") == 1 and says in err
+    code, out, err = run(capsys, clip, "what?", "--model", model, "--json", "--calls", "2")
+    record = json.loads(out)
+    assert code == 0 and {"used", "rounds"} <= set(record)
+    assert {one["how"] for one in record["used"]} >= {"seen"}
+
+
+def test_times_and_receipts_as_a_person_reads_them():
+    from videollm.chat.calls import Evidence
+
+    assert [chat.seconds_of(text) for text in ("12.5", "1:02", "1:02:03", "x", "1:", "-3")] == [
+        12.5,
+        62,
+        3723,
+        None,
+        None,
+        None,
+    ]
+    used = [Evidence("a.mp4", 12, 16, "seen"), Evidence("a.mp4", 20, 24, "seen"), Evidence("a.mp4", 0, 2.5, "heard")]
+    assert chat.receipts(used) == "seen a.mp4 [0:12-0:16] [0:20-0:24]; heard a.mp4 [0:00-0:02.5]"

@@ -294,6 +294,11 @@ class ChatSession:
         return MappingProxyType(self._clips)
 
     @property
+    def timelines(self) -> tuple[Timeline, ...]:
+        """The long videos that are shown by segments."""
+        return tuple(self._timelines.values())
+
+    @property
     def messages(self) -> tuple[Message, ...]:
         """The conversation, forgotten turns among it; clips not yet asked about are a last user message without words.
 
@@ -330,9 +335,10 @@ class ChatSession:
 
     @property
     def coverage(self) -> tuple[ClipCoverage, ...]:
-        """For each clip, what of it the model is shown."""
+        """For each clip that was added, what of it the model is shown."""
         hears = self.model.config.audio_config is not None
-        return tuple(self._covered(clip, seen=True, heard=hears) for clip in self._clips.values())
+        added = (clip for name, clip in self._clips.items() if name not in self._origins)
+        return tuple(self._covered(clip, seen=True, heard=hears) for clip in added)
 
     def transcript(self) -> dict[str, Any]:
         """The conversation as plain data, ready for `json.dumps`: messages, and what was read of each clip."""

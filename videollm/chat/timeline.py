@@ -58,6 +58,15 @@ class Timeline:
             raise ConfigError(f"{video} has no length in time; show it as it is")
         return cls(video, file, tuple(windows(duration_seconds, segment_seconds, segment_seconds)), choose)
 
+    @property
+    def sentence(self) -> str:
+        """For example ``talk.mp4 lasts 3600.0 s: each question is shown those of its 180 segments that fit it``."""
+        count = len(self.segments)
+        return (
+            f"{self.video} lasts {self.segments[-1][1]:.1f} s: each question is shown those of its {count} "
+            f"segment{'' if count == 1 else 's'} that fit it"
+        )
+
     def fitting(self, question: str, most: int, without: Iterable[Stretch] = ()) -> list[Stretch]:
         """Segments for a question, in their order: all where there is room, else those that fit its words best.
 

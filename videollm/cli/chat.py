@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +24,10 @@ from typing import TYPE_CHECKING, Any
 from videollm.errors import ConfigError, EmptyQuestionError, MediaNotFoundError, ModelNotFoundError, VideoLLMError
 
 if TYPE_CHECKING:
+    from videollm.chat.calls import Evidence
     from videollm.chat.session import Answer, ChatSession
     from videollm.clips import Clip
+    from videollm.messages import ToolCallPart, ToolResultPart
     from videollm.models.memory import MemoryPlan
 
 TINY_NOTICE = (
@@ -36,13 +39,18 @@ AT_ONCE_SECONDS = 0.05
 """A file that is not there, or must not be read, is known in less than this; nobody waits for torch to hear of it."""
 
 HELP = """\
-/add PATH    show another video, image or sound with the next question
-/media       list the clips, and what of each was seen and heard
-/undo        take back the last question and answer
-/clear       forget the conversation and its clips
-/save FILE   write the conversation as JSON
-/help        show this list
-/quit        leave (or Ctrl-D, or Ctrl-C twice); Ctrl-C once stops an answer"""
+/add PATH                    show another video, image or sound with the next question
+/media                       list the clips, and what of each was seen and heard
+/find WORDS                  moments at which something is seen or heard, in the clips or in --index
+/look [CLIP] START END       watch a stretch again; times as 12.5 or 1:02
+/listen [CLIP] START END     hear a stretch again
+/narrate [CLIP] [START END]  what happens when
+/chapters [CLIP]             the parts of a video
+/undo                        take back the last question and answer
+/clear                       forget the conversation and its clips
+/save FILE                   write the conversation as JSON
+/help                        show this list
+/quit                        leave (or Ctrl-D, or Ctrl-C twice); Ctrl-C once stops an answer"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +73,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=0.0, help="0, the default, is greedy")
     parser.add_argument("--top-p", type=float, default=1.0, help="draw from the likeliest words of this share")
     parser.add_argument("--seed", type=int, help="makes drawing repeatable")
+    parser.add_argument(
+        "--segments",
+        type=float,
+        metavar="SECONDS",
+        help="for long videos: cut them into segments of 10 to 30 seconds and show each question those that fit it",
+    )
+    parser.add_argument("--index", metavar="INDEX", help="search in what videollm index has made, too")
+    parser.add_argument("--encoder", metavar="DIR", help="the LaViLa dual encoder that the index was made with")
+    parser.add_argument(
+        "--calls",
+        type=int,
+        metavar="N",
+        help="how often the model may narrate, search, look or listen by itself for an answer; default: 4 where its "
+        "chat template has a form for it, else 0; in a conversation you can, see /help",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object an answer")
 
 
@@ -80,14 +103,17 @@ def run(args: argparse.Namespace) -> int:
     quiet()
     with ThreadPoolExecutor(1, thread_name_prefix="decode") as decoding:
         try:
-            opening = open_early(decoding, paths, args)
+            opening = [] if args.segments is not None else open_early(decoding, paths, args)
             wait(opening, timeout=AT_ONCE_SECONDS, return_when=FIRST_EXCEPTION)
             raise_failures(opening)
             import_models()
             clips = [future.result() for future in opening] or paths
             session = start(args)
-            for clip in clips:
-                session.add(clip)
+            if args.segments is not None:
+                watch(session, paths, args)
+            else:
+                for clip, path in zip(clips, paths, strict=True):
+                    session.add(clip, file=path)
         except BaseException:
             decoding.shutdown(wait=False, cancel_futures=True)
             raise
@@ -178,10 +204,13 @@ def start(args: argparse.Namespace) -> ChatSession:
     from videollm.chat.generation import GenerationOptions
     from videollm.chat.session import ChatSession
     from videollm.models.hub import load
+    from videollm.tools.router import Router, ToolLimits
 
     # A wrong flag is known before a large model is loaded.
     chosen = {} if args.max_new_tokens is None else {"max_new_tokens": args.max_new_tokens}
     GenerationOptions(**chosen, **drawing(args))
+    limits = ToolLimits() if args.calls is None else ToolLimits(calls_per_turn=args.calls)
+    searched = searched_in(args)
     device, device_map = args.device, None
     if device is not None and "," in device:
         encoders, _, decoder = device.partition(",")
@@ -191,7 +220,60 @@ def start(args: argparse.Namespace) -> ChatSession:
     if args.frames is not None and args.frames > table:
         raise ConfigError(f"--frames {args.frames} is more than the {table} frames this model looks at; use fewer")
     processor.frame_sampling = with_frames(processor.frame_sampling, args.frames)
-    return ChatSession(model, processor, max_new_tokens=args.max_new_tokens, decoder=args.decoder)
+    tools = Router.of_model(model, processor, limits=limits, **searched)
+    return ChatSession(
+        model,
+        processor,
+        max_new_tokens=args.max_new_tokens,
+        decoder=args.decoder,
+        tools=tools,
+        calls=args.calls is not None or processor.calls_tools,
+    )
+
+
+def watch(session: ChatSession, paths: Sequence[Path], args: argparse.Namespace) -> None:
+    """Shows long videos by segments, chosen by what an index tells of them; without one, they are gone through now."""
+    from videollm.cli.narrate import Bar
+    from videollm.tools.router import Router
+
+    router = session.tools
+    assert isinstance(router, Router)
+    for path in paths:
+        session.watch(path, segment_seconds=args.segments, choose=lambda words, at=path: router.stretches(words, at))
+    if router.index is None:
+        bars: list[Bar] = []
+
+        def progress(video: Path) -> Bar:
+            bars.append(Bar(video.name))
+            return bars[-1]
+
+        try:
+            router.prepare(paths, progress)
+        finally:
+            for bar in bars:
+                bar.close()
+        return
+    known = {video.path for video in router.index.videos()}
+    for path in paths:
+        if str(path.resolve()) not in known:
+            raise ConfigError(f"{path} is not in {args.index}; index it first, or leave --index out")
+
+
+def searched_in(args: argparse.Namespace) -> dict[str, Any]:
+    """The index that is searched, and what finds in it by what is seen; empty where none is named."""
+    if args.index is None:
+        if args.encoder is not None:
+            raise ConfigError("--encoder is for searching an index; name one with --index INDEX")
+        return {}
+    from videollm.moments.embed import load_sight_encoder
+    from videollm.moments.store import MomentStore
+
+    store = MomentStore.open(args.index)
+    if args.encoder is None:
+        return {"index": store}
+    encoder = load_sight_encoder(args.encoder, args.device)
+    store.check_encoder("seen", encoder.name)
+    return {"index": store, "encoder": encoder}
 
 
 def drawing(args: argparse.Namespace) -> dict[str, Any]:
@@ -220,6 +302,11 @@ class Conversation:
         self.commands: dict[str, Callable[[str], None]] = {
             "/add": self.add,
             "/media": self.media,
+            "/find": lambda words: self.call("search", {"query": words} if words else {}),
+            "/look": lambda words: self.call("look", self.stretch(words)),
+            "/listen": lambda words: self.call("listen", self.stretch(words)),
+            "/narrate": lambda words: self.call("narrate", self.stretch(words, whole=True)),
+            "/chapters": lambda words: self.call("chapters", {"video": words or self.last_video()}),
             "/undo": self.undo,
             "/clear": self.clear,
             "/save": self.save,
@@ -307,8 +394,11 @@ class Conversation:
             else:
                 self.greet()
                 self.cover()
-                for piece in stream:
-                    self.put(piece)
+                for event in stream.events():
+                    if isinstance(event, str):
+                        self.put(event)
+                    else:
+                        self.tell(event)
                 self.put("\n")
         answer = self.session.last
         assert answer is not None
@@ -319,7 +409,50 @@ class Conversation:
         else:
             for note in (*answer.notes, *(["stopped"] if answer.stopped else [])):
                 self.say(f"({note})", dim=True)
+            told = [one for one in answer.used if answer.rounds or one.how in ("narrated", "retrieved")]
+            if told:
+                self.say(f"(rests on {receipts(told)})", dim=True)
         return answer
+
+    def tell(self, event: ToolCallPart | ToolResultPart) -> None:
+        """Shows a call, or what it gave back, before the answer."""
+        if event.type == "tool_call":
+            self.say(f"({event.name} {' '.join(in_brief(value) for value in event.arguments.values())})", dim=True)
+        else:
+            for line in event.content.splitlines():
+                self.say(f"  {line}", dim=True)
+
+    def call(self, name: str, arguments: dict[str, Any]) -> None:
+        """Calls a tool for the person; what it finds also goes with the next question."""
+        if name == "search" and not arguments:
+            raise ConfigError("/find needs words: /find WORDS")
+        with stop_on_interrupt(self.session):
+            outcome = self.session.call(name, arguments)
+        if outcome.refused:
+            raise ConfigError(outcome.content)
+        self.say(outcome.content)
+
+    def last_video(self) -> str:
+        """The clip that is meant where none is named."""
+        videos = [clip.name for clip in self.session.coverage if clip.duration_seconds > 0]
+        videos += [timeline.video for timeline in self.session.timelines]
+        if not videos:
+            raise ConfigError("there is no video or sound; /add PATH adds one")
+        return videos[-1]
+
+    def stretch(self, words: str, whole: bool = False) -> dict[str, Any]:
+        """The clip, start and end that words name; ``whole``: all of it, where they name no times."""
+        parts = words.split()
+        times = [seconds_of(part) for part in parts[-2:]]
+        if len(times) == 2 and None not in times:
+            video = " ".join(parts[:-2]) or self.last_video()
+            return {"video": video, "start_seconds": times[0], "end_seconds": times[1]}
+        if not whole:
+            raise ConfigError(f"a start and an end are needed, as in 1:02 1:10; found {words!r}")
+        video = words.strip() or self.last_video()
+        lasts = {clip.name: clip.duration_seconds for clip in self.session.coverage}
+        lasts |= {timeline.video: timeline.segments[-1][1] for timeline in self.session.timelines}
+        return {"video": video, "start_seconds": 0.0, "end_seconds": lasts.get(video, 1e6)}
 
     def greet(self) -> None:
         """Says once, first, what the model is for."""
@@ -329,10 +462,12 @@ class Conversation:
 
     def cover(self) -> None:
         """Says of each clip, once, what the model is shown of it."""
-        for clip in self.session.coverage:
-            if clip.name not in self.told:
-                self.told.add(clip.name)
-                self.say(f"({clip.sentence})", dim=True)
+        shown = [(clip.name, clip.sentence) for clip in self.session.coverage]
+        shown += [(timeline.video, timeline.sentence) for timeline in self.session.timelines]
+        for name, sentence in shown:
+            if name not in self.told:
+                self.told.add(name)
+                self.say(f"({sentence})", dim=True)
 
     # -- commands --------------------------------------------------------------------------------------------------
 
@@ -344,9 +479,9 @@ class Conversation:
             self.cover()
 
     def media(self, _: str) -> None:
-        for clip in self.session.coverage:
-            self.say(clip.sentence)
-        if not self.session.coverage:
+        for shown in (*self.session.coverage, *self.session.timelines):
+            self.say(shown.sentence)
+        if not self.session.coverage and not self.session.timelines:
             self.say("no clips; /add PATH adds one")
 
     def undo(self, _: str) -> None:
@@ -384,6 +519,32 @@ class Conversation:
     def put(piece: str) -> None:
         sys.stdout.write(shown(piece))
         sys.stdout.flush()
+
+
+def seconds_of(text: str) -> float | None:
+    """``12.5``, ``1:02`` or ``1:02:03`` in seconds; None for anything else."""
+    if not re.fullmatch(r"(?:\d{1,3}:){0,2}\d+(?:\.\d+)?", text):
+        return None
+    total = 0.0
+    for part in text.split(":"):
+        total = total * 60 + float(part)
+    return total
+
+
+def in_brief(value: Any) -> str:
+    """An argument of a call, for a person."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def receipts(used: Sequence[Evidence]) -> str:
+    """The stretches that an answer rests on: ``seen film.mp4 [0:12-0:16]; heard film.mp4 [0:02-0:04]``."""
+    from videollm.tools.narrate import clock
+
+    places: dict[tuple[str, str], list[str]] = {}
+    for one in used:
+        stretch = f"[{clock(one.start_seconds)}-{clock(one.end_seconds)}]"
+        places.setdefault((one.how, one.video), []).append(stretch)
+    return "; ".join(f"{how} {video} {' '.join(stretches)}" for (how, video), stretches in places.items())
 
 
 def shown(text: str) -> str:

@@ -7,14 +7,8 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from videollm.errors import ConfigError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from videollm.moments.moment import VectorKind
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from videollm.cli.chat import quiet, shown
     from videollm.moments.store import MomentStore
     from videollm.tools.narrate import clock
+    from videollm.tools.search import search
 
     words = " ".join(args.words).strip()
     if not words:
@@ -43,14 +38,12 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= start < end:
         raise ConfigError(f"--start must be from 0 and before --end, found {start:g} to {end:g}")
     store = MomentStore.open(args.index)
-    vectors: dict[VectorKind, np.ndarray] = {}
+    encoder = None
     if args.encoder is not None:
         quiet()
         from videollm.moments.embed import load_sight_encoder
 
         encoder = load_sight_encoder(args.encoder, args.device)
-        store.check_encoder("seen", encoder.name)
-        vectors["seen"] = encoder.words(words)
     between = None if args.start is None and args.end is None else (start, min(end, 1e9))
     paths = None if args.video is None else [str(Path(video).resolve()) for video in args.video]
     if paths is not None:
@@ -58,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         for path in paths:
             if path not in known:
                 raise ConfigError(f"{path} is not in {args.index}; index it first, or leave --video out")
-    hits = store.search(words, vectors, paths=paths, between_seconds=between, limit=args.limit)
+    hits = search(store, words, encoder=encoder, paths=paths, between_seconds=between, limit=args.limit)
     for hit in hits:
         if args.json:
             print(json.dumps(asdict(hit), ensure_ascii=False))
