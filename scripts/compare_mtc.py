@@ -35,14 +35,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from videollm.data.stories import TEST_STORIES, StorySamples, clip_seconds, draw_story
 from videollm.evaluation.alignment import alignment_scores
 from videollm.evaluation.retrieval import ranks
 from videollm.models.lf_vila import LfVilaForPreTraining, LfVilaProcessor, align
 from videollm.models.lf_vila.modeling_lf_vila import clip_means
-from videollm.training.tiny_lf_vila import EyeObjective, build_tiny_lf_vila, eye_batch, learn
+from videollm.training.tiny_lf_vila import build_tiny_lf_vila, learn, make_eye
 
 WAYS: dict[str, dict[str, Any]] = {
     "without": {"mtc_weight": 0.0},
@@ -53,23 +53,7 @@ KINDS = ("one",)
 SCENES, FRAMES = 4, 4
 ORDERS = list(itertools.permutations(range(SCENES)))
 TWINS, SETS, TEST_SETS = 8, 3_000, 100
-EYE_BATCH, EYE_STEPS, EYE_RATE, RATE = 64, 2_000, 2e-3, 1.5e-3
-
-
-def make_eye(path: Path) -> None:
-    """Teach the eye single scenes, and keep its weights."""
-    model, processor = build_tiny_lf_vila(0)
-    objective = EyeObjective(model).train()
-
-    def loss(step: int) -> torch.Tensor:
-        found = objective(**eye_batch(processor, step * EYE_BATCH, EYE_BATCH, FRAMES))
-        if step % 100 == 99:
-            print(f"  eye {step + 1}: " + ", ".join(f"{k} {v.item():.2f}" for k, v in found.items()), flush=True)
-        return found["loss"]
-
-    learn(objective.learned(), loss, EYE_STEPS, EYE_RATE)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous() for name, value in model.video_encoder.state_dict().items()}, path)
+RATE = 1.5e-3
 
 
 def train(way: str, seed: int, steps: int, eye: Path) -> tuple[LfVilaForPreTraining, LfVilaProcessor]:

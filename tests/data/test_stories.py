@@ -67,3 +67,9 @@ def test_a_batch_shows_the_same_scenes_in_two_orders(tmp_path: Path) -> None:
     for first, twin in ((0, 2), (1, 3)):
         one, two = ([opening(text) for text in batch[place]["sentences"]] for place in (first, twin))
         assert one != two and sorted(one) == sorted(two)
+
+
+def test_frames_may_be_spread_over_the_film_as_over_any_file(tmp_path: Path) -> None:
+    processor = small_processor(tmp_path)
+    marked, spread = (StorySamples(processor, count=3, seed=1, twins=2, spread_share=share)[0] for share in (0.0, 1.0))
+    assert marked["sentences"] == spread["sentences"] and not marked["pixel_values"].equal(spread["pixel_values"])

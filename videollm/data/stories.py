@@ -130,12 +130,21 @@ class StorySamples(Dataset[dict[str, Any]]):
         seed: of the stories and of all that is drawn.
         twins: half the size of a batch.
         kinds: of scenes.
+        spread_share: of the samples whose frames are spread evenly over the whole video, as in files in which nobody
+            has marked where scenes begin: their clips are only roughly the scenes. In others each clip is a scene.
     """
 
     def __init__(
-        self, processor: LfVilaProcessor, count: int, seed: int = 0, twins: int = 8, kinds: Sequence[str] = KINDS
+        self,
+        processor: LfVilaProcessor,
+        count: int,
+        seed: int = 0,
+        twins: int = 8,
+        kinds: Sequence[str] = KINDS,
+        spread_share: float = 0.0,
     ) -> None:
         self.processor, self.count, self.seed, self.twins, self.kinds = processor, count, seed, twins, tuple(kinds)
+        self.spread_share = spread_share
         self.scenes = processor.max_sentences
         self._drawn: dict[int, Story] = {}
 
@@ -150,14 +159,16 @@ class StorySamples(Dataset[dict[str, Any]]):
                 order = rng.permutation(self.scenes)
         story = self._story(number).reordered(order)
         images: Any = self.processor.image_processor
-        each = self.processor.num_frames // self.scenes
-        frames = story.frames(clip_seconds(story, each, rng.random()), max(images.size))
+        offset, frames = rng.random(), self.processor.num_frames
+        moments = clip_seconds(story, frames // self.scenes, offset)
+        if np.random.default_rng([self.seed, position, 41]).random() < self.spread_share:
+            moments = (np.arange(frames) + offset) / frames * story.duration_seconds
         # Some sentences leave out the ground, as narrations do.
         said = tuple(
             narrations(scene)[0][1] if rng.random() < 0.3 else sentence
             for scene, sentence in zip(story.scenes, story.sentences, strict=True)
         )
-        return {"pixel_values": images(frames.pixels), "sentences": said}
+        return {"pixel_values": images(story.frames(moments, max(images.size)).pixels), "sentences": said}
 
     def _story(self, number: int) -> Story:
         if number not in self._drawn:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -93,6 +94,7 @@ def start_well(model: LfVilaForPreTraining) -> None:
 
 _CLASSES = [*([1 + len(SHAPES), 1 + len(MOTIONS)] * len(COLOURS)), len(BACKGROUNDS)]
 _EYE_SCENES = 20_000
+_EYE_STEPS, _EYE_BATCH, _EYE_FRAMES, _EYE_RATE = 2_000, 64, 4, 2e-3
 
 
 class EyeObjective(nn.Module):
@@ -195,3 +197,19 @@ def learn(
         schedule.step()
         optimizer.zero_grad()
         told(step)
+
+
+def make_eye(path: Path, steps: int = _EYE_STEPS) -> None:
+    """Teach a video encoder single scenes of four frames, and write its weights to a file."""
+    model, processor = build_tiny_lf_vila(0)
+    objective = EyeObjective(model).train()
+
+    def loss(step: int) -> torch.Tensor:
+        found = objective(**eye_batch(processor, step * _EYE_BATCH, _EYE_BATCH, _EYE_FRAMES))
+        if step % 100 == 99:
+            print(f"eye {step + 1}: " + ", ".join(f"{name} {value.item():.2f}" for name, value in found.items()))
+        return found["loss"]
+
+    learn(objective.learned(), loss, steps, _EYE_RATE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in model.video_encoder.state_dict().items()}, path)
