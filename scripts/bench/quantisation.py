@@ -30,9 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import torch
 from turns import midsize
 
-from videollm.evaluation.benchmark import Benchmark
+from videollm.evaluation.benchmark import WorldBenchmark
 from videollm.evaluation.qa import Item
-from videollm.evaluation.run import Examiner, share_out
+from videollm.evaluation.world import Examiner, share_out
 from videollm.models import hub, memory
 from videollm.models.video_llama import VideoLlamaConfig, VideoLlamaForConditionalGeneration
 
@@ -128,7 +128,7 @@ def accuracy(films: int, questions: int, quick: bool) -> bool:
             model.save_pretrained(folder / str(bits))
             processor.save_pretrained(folder / str(bits))
             models[f"{bits} bits"] = str(folder / str(bits))
-        wanted = Benchmark(
+        wanted = WorldBenchmark(
             name="quantisation",
             films=films,
             questions=questions,
@@ -137,7 +137,7 @@ def accuracy(films: int, questions: int, quick: bool) -> bool:
             films_folder=str(folder / "films"),
             **({"kinds": ("one",)} if quick else {}),
         )
-        examiners = {way: Examiner(Benchmark(**{**vars(wanted), "model": model})) for way, model in models.items()}
+        examiners = {way: Examiner(WorldBenchmark(**{**vars(wanted), "model": model})) for way, model in models.items()}
         items: dict[str, list[Item]] = {way: [] for way in models}
         seconds = dict.fromkeys(models, 0.0)
         for portion in share_out(wanted):

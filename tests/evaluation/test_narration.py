@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
+
 import pytest
 
 from videollm.errors import DataError
@@ -65,3 +68,11 @@ def test_words() -> None:
 def test_what_cannot_be_scored(captions: list[str], references: list[list[str]]) -> None:
     with pytest.raises(DataError, match="at least one reference of each clip"):
         caption_scores(captions, references)
+
+
+def test_meteor_is_the_published_program_or_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    captions, references = ["a man takes a knife"], [["the man grabs the knife", "a man takes a knife"]]
+    if importlib.util.find_spec("pycocoevalcap") is not None and shutil.which("java") is not None:
+        assert caption_scores(captions, references).meteor == pytest.approx(1.0)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert caption_scores(captions, references).meteor is None

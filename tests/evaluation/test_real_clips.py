@@ -11,7 +11,7 @@ import pytest
 
 from tests.small_model import small_model
 from videollm.clips import Clip, Waveform
-from videollm.evaluation.benchmark import Benchmark
+from videollm.evaluation.benchmark import WorldBenchmark
 from videollm.evaluation.real_clips import evaluate_media, questions, truths
 from videollm.media.decode_worker import read_clip
 from videollm.media.sampling import FrameSampling, SoundSampling
@@ -97,7 +97,7 @@ def test_a_folder_of_clips_is_reported(tmp_path: Path) -> None:
     (media / "broken.mp4").write_bytes(b"no film at all")
     (media / "words.txt").write_text("not asked about")
     lines: list[str] = []
-    benchmark = Benchmark("m", str(tmp_path / "model"), max_new_tokens=4)
+    benchmark = WorldBenchmark("m", str(tmp_path / "model"), max_new_tokens=4)
     items = evaluate_media(benchmark, media, tmp_path / "out", lines.append)
     text = "\n".join(lines)
     assert {item.film for item in items} == {"a.mp4", "b.mp4"}

@@ -1,4 +1,5 @@
-"""`videollm evaluate BENCHMARK.yaml`: exact scores on films of the world, or, with --media, on anybody's clips.
+"""`videollm evaluate BENCHMARK.yaml`: exact scores on films of the world, on published benchmarks, or, with --media, on
+anybody's clips.
 
 The report goes to stdout; every answer is kept as a JSON line.
 """
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     import dataclasses
 
     from videollm.errors import ConfigError
-    from videollm.evaluation.benchmark import load_benchmark
+    from videollm.evaluation.benchmark import WorldBenchmark, load_benchmark
 
     benchmark = load_benchmark(args.benchmark)
     if args.model is not None:
@@ -41,6 +42,10 @@ def run(args: argparse.Namespace) -> None:
     out = Path(args.out) if args.out else Path("runs") / "evaluation" / benchmark.name
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if args.media is not None:
+        if not isinstance(benchmark, WorldBenchmark):
+            raise ConfigError(
+                f"--media asks about a folder of your own; {args.benchmark} has its own videos: leave it out"
+            )
         from videollm.evaluation.real_clips import evaluate_media
 
         evaluate_media(benchmark, Path(args.media), out)

@@ -180,13 +180,13 @@ def _paragraph(row: Any, videos: Path, where: str, index: int) -> LongForm:
     kept = tuple(one for one in sentences if one.strip())
     if not kept:
         raise UnusableSampleError("empty caption", f"{where}: the paragraph has no words")
-    return LongForm(f"{index}-{name}", (_video(videos, name, where),), kept)
+    return LongForm(f"{index}-{name}", (video_file(videos, name, where),), kept)
 
 
 def _activitynet_qa(row: Any, videos: Path, where: str, index: int) -> LongForm:
     name = _text(row, "video_name", where)
     question, answer = _text(row, "question", where), _number(row, "answer", where)
-    return LongForm(f"{index}-{name}", (_video(videos, name, where),), question=question, answer=answer)
+    return LongForm(f"{index}-{name}", (video_file(videos, name, where),), question=question, answer=answer)
 
 
 def _how2qa(row: Any, videos: Path, where: str, index: int) -> LongForm:
@@ -199,7 +199,7 @@ def _how2qa(row: Any, videos: Path, where: str, index: int) -> LongForm:
         raise bad(where, f"answer_idx is {answer}, but there are {len(choices)} choices")
     return LongForm(
         f"{index}-{name}",
-        (_video(videos, name, where),),
+        (video_file(videos, name, where),),
         question=question,
         choices=tuple(choices),
         answer=answer,
@@ -213,13 +213,13 @@ def _violin(row: Any, videos: Path, where: str, index: int) -> LongForm:
     answer = int(row["answer"]) if isinstance(row.get("answer"), bool) else _number(row, "answer", where)
     said = _subtitles(row, where)
     return LongForm(
-        f"{index}-{name}", (_video(videos, name, where),), question=statement, answer=answer, subtitles=said
+        f"{index}-{name}", (video_file(videos, name, where),), question=statement, answer=answer, subtitles=said
     )
 
 
 def _classes(row: Any, videos: Path, where: str, index: int) -> LongForm:
     name, answer = _text(row, "video_id", where), _number(row, "recipe_type", where)
-    return LongForm(f"{index}-{name}", (_video(videos, name, where),), answer=answer)
+    return LongForm(f"{index}-{name}", (video_file(videos, name, where),), answer=answer)
 
 
 _READERS: dict[str, Callable[[Any, Path, str, int], LongForm]] = {
@@ -282,7 +282,8 @@ def _subtitles(row: Any, where: str) -> tuple[Subtitle, ...]:
     return tuple(found)
 
 
-def _video(videos: Path, name: str, where: str) -> Media:
+def video_file(videos: Path, name: str, where: str) -> Media:
+    """The file of a video, whichever ending it has; `UnusableSampleError` if there is none."""
     names: Sequence[str] = [name] if name.endswith(tuple(f".{ending}" for ending in ENDINGS)) else []
     for candidate in [*names, *(f"{name}.{ending}" for ending in ENDINGS)]:
         try:

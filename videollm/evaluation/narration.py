@@ -1,6 +1,7 @@
 """Scores of captions against what people wrote: BLEU, ROUGE-L and CIDEr, as published results have them, without Java.
 
-METEOR is left out: its published form is a Java program with a table of synonyms; tables of scores say so.
+METEOR's published form is a Java program with a table of synonyms: it is run where it is installed, and tables of
+scores say so where it is not.
 
 Notation: a caption and its references are lists of tokens.
 Source: Papineni et al., "BLEU" (2002); Lin, "ROUGE" (2004); Vedantam et al., "CIDEr" (2015), in the variant CIDEr-D
@@ -10,8 +11,10 @@ COCO Captions" (2015) for all settings.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import re
+import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,6 +23,10 @@ from dataclasses import dataclass
 from ..errors import DataError
 
 Tokens = Sequence[str]
+
+WHY_NO_METEOR = (
+    "METEOR is not computed: its published form is a Java program; pip install 'videollm[meteor]', and install Java"
+)
 
 _LONGEST = 4
 _TINY, _SMALL = 1e-15, 1e-9
@@ -45,7 +52,7 @@ class CaptionScores:
         bleu: BLEU-1 to BLEU-4, from 0 to 1, of all captions together.
         rouge_l: mean of captions, from 0 to 1.
         cider: mean of captions, from 0 to 10; how rare a phrase is is counted over the references given.
-        meteor: None: not computed here, see above.
+        meteor: of all captions together, from 0 to 1; None where the program or Java is not installed.
     """
 
     count: int
@@ -80,7 +87,9 @@ def caption_scores(
     scores = zip(said, meant, strict=True)
     rouge = [rouge_l(caption, texts) for caption, texts in scores]
     rarity = cider(said, meant)
-    return CaptionScores(len(said), bleu(said, meant), sum(rouge) / len(rouge), sum(rarity) / len(rarity))
+    return CaptionScores(
+        len(said), bleu(said, meant), sum(rouge) / len(rouge), sum(rarity) / len(rarity), meteor(said, meant)
+    )
 
 
 def bleu(captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> tuple[float, float, float, float]:
@@ -138,6 +147,18 @@ def cider(captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) ->
             total += near * sum(map(_clipped_cosine, said, vectors(text))) / _LONGEST
         scores.append(10 * total / len(texts))
     return scores
+
+
+def meteor(captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> float | None:
+    """METEOR 1.5 of a corpus by its published program, from 0 to 1; None where it or Java is not installed."""
+    if importlib.util.find_spec("pycocoevalcap") is None or shutil.which("java") is None:
+        return None
+    from pycocoevalcap.meteor.meteor import Meteor  # pyright: ignore[reportMissingImports]
+
+    said = {place: [" ".join(caption)] for place, caption in enumerate(captions)}
+    meant = {place: [" ".join(text) for text in texts] for place, texts in enumerate(references)}
+    score, _ = Meteor().compute_score(meant, said)
+    return float(score)
 
 
 def _clipped_cosine(said: dict[Tokens, float], meant: dict[Tokens, float]) -> float:

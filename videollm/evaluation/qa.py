@@ -33,7 +33,7 @@ class Item:
     """One question, its truth and its answer.
 
     Attributes:
-        condition: what was changed or held out, see `videollm.evaluation.benchmark.Benchmark`.
+        condition: what was changed or held out, see `videollm.evaluation.benchmark.WorldBenchmark`.
         row: the kind of the scene; "sound" for questions about sound alone; "outside" for those that must be refused.
         type: of the question.
         film: the file.

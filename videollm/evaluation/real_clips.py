@@ -23,9 +23,9 @@ from videollm.data import dialogue as talk
 from videollm.data.wordings import WORDINGS
 from videollm.data.world import COLOURS, SHAPES, TIMED_SECONDS, half_second
 from videollm.errors import ConfigError, MediaError
-from videollm.evaluation.benchmark import Benchmark
+from videollm.evaluation.benchmark import WorldBenchmark
 from videollm.evaluation.qa import Item, cells, invents, refuses
-from videollm.evaluation.run import opening, write_predictions
+from videollm.evaluation.world import opening, write_predictions
 from videollm.media.decode_worker import read_clip
 from videollm.media.sampling import FrameSampling, SoundSampling
 from videollm.models import hub
@@ -147,7 +147,9 @@ def questions(clip: Clip, name: str, seed: int) -> tuple[list[Item], Truths]:
     return items, known
 
 
-def evaluate_media(benchmark: Benchmark, folder: Path, out: Path, report: Callable[[str], None] = print) -> list[Item]:
+def evaluate_media(
+    benchmark: WorldBenchmark, folder: Path, out: Path, report: Callable[[str], None] = print
+) -> list[Item]:
     """Ask about every video in a folder, print the scores, and write ``media_predictions.jsonl`` into ``out``.
 
     Args:

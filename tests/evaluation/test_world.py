@@ -12,9 +12,9 @@ import pytest
 
 from tests.small_model import small_model
 from videollm.cli.main import main
-from videollm.evaluation import run as evaluation
-from videollm.evaluation.benchmark import Benchmark
-from videollm.evaluation.run import Examiner, evaluate, share_out
+from videollm.evaluation import world as evaluation
+from videollm.evaluation.benchmark import WorldBenchmark
+from videollm.evaluation.world import Examiner, evaluate_world, share_out
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -34,17 +34,17 @@ def two_portions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def benchmark(model_folder: Path) -> Benchmark:
-    return Benchmark(
+def benchmark(model_folder: Path) -> WorldBenchmark:
+    return WorldBenchmark(
         "small", str(model_folder), films=1, questions=2, kinds=("one", "cut"), max_new_tokens=5, workers=1
     )
 
 
 def test_an_evaluation_writes_every_answer_and_resumes(
-    benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    benchmark: WorldBenchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []
-    items = evaluate(benchmark, tmp_path, lines.append)
+    items = evaluate_world(benchmark, tmp_path, lines.append)
     kept = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert len(kept) == len(items) > 60
     assert {item["condition"] for item in kept} == set(benchmark.conditions)
@@ -70,7 +70,7 @@ def test_an_evaluation_writes_every_answer_and_resumes(
     other = tmp_path / "again"
     monkeypatch.setattr(Examiner, "examine", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(benchmark, other, lines.append)
+        evaluate_world(benchmark, other, lines.append)
     assert len(list((other / "parts").glob("*.jsonl"))) == 1
     seen: list[int] = []
 
@@ -79,11 +79,11 @@ def test_an_evaluation_writes_every_answer_and_resumes(
         return whole(self, portion)
 
     monkeypatch.setattr(Examiner, "examine", counted)
-    assert evaluate(benchmark, other, lines.append) == items
+    assert evaluate_world(benchmark, other, lines.append) == items
     assert sorted(seen + done) == [portion.number for portion in share_out(benchmark)]
 
 
-def test_portions_of_another_benchmark_are_not_used(benchmark: Benchmark, tmp_path: Path) -> None:
+def test_portions_of_another_benchmark_are_not_used(benchmark: WorldBenchmark, tmp_path: Path) -> None:
     folder = Path(benchmark.model)
     parts = evaluation._parts_folder(tmp_path, benchmark, folder)
     (parts / "00000.jsonl").write_text("")
@@ -95,15 +95,17 @@ def test_portions_of_another_benchmark_are_not_used(benchmark: Benchmark, tmp_pa
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_answers_of_one(benchmark: Benchmark, tmp_path: Path) -> None:
-    alone = evaluate(benchmark, tmp_path / "one", lambda _: None)
-    both = evaluate(dataclasses.replace(benchmark, workers=2), tmp_path / "two", lambda _: None)
+def test_two_processes_give_the_answers_of_one(benchmark: WorldBenchmark, tmp_path: Path) -> None:
+    alone = evaluate_world(benchmark, tmp_path / "one", lambda _: None)
+    both = evaluate_world(dataclasses.replace(benchmark, workers=2), tmp_path / "two", lambda _: None)
     assert both == alone
 
 
-def test_the_command_line(benchmark: Benchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line(benchmark: WorldBenchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "b.yaml"
-    path.write_text("name: b\nmodel: nowhere\nfilms: 1\nquestions: 1\nkinds: [one]\nconditions: [seen]\nworkers: 1\n")
+    path.write_text(
+        "name: b\ntask: world\nmodel: nowhere\nfilms: 1\nquestions: 1\nkinds: [one]\nconditions: [seen]\nworkers: 1\n"
+    )
     assert main(["evaluate", str(path)]) == 2
     assert "no model 'nowhere'" in capsys.readouterr().err
     assert main(["evaluate", str(path), "--model", benchmark.model, "--out", str(tmp_path / "out")]) == 0
