@@ -194,9 +194,13 @@ def test_the_model_s_own_scores_choose(model_and_processor) -> None:
     assert runs[0] == runs[1]
 
 
-def test_the_person_calls_and_the_next_question_has_it(model_and_processor) -> None:
+def test_the_person_calls_and_the_next_question_has_it(model_and_processor, chooses) -> None:
     tools = Bench()
-    session = session_with(model_and_processor, tools, calls=False)
+    alone = session_with(model_and_processor, tools, calls=False)
+    assert alone.call("look", {"video": "clip1.mp4"}).content == "a red circle"
+    assert [part.type for part in alone.messages[-1].parts] == ["video"], "for a model that reads no results"
+    chooses()
+    session = session_with(model_and_processor, tools)
     assert session.call("look", {"video": "clip1.mp4"}).content == "a red circle"
     answer = session.ask("so?")
     parts = session.messages[0].parts

@@ -337,8 +337,8 @@ def test_a_folder_whose_sampling_is_broken_is_one_line(capsys, tmp_path, model, 
 # -- tools
 
 
-def test_the_person_calls_tools_and_their_words_go_with_the_next_question(capsys, monkeypatch, clip):
-    """With tiny, which tells what is there."""
+def test_the_person_calls_tools(capsys, monkeypatch, clip):
+    """With tiny, which tells what is there, and answers the same with tools as without."""
     pytest.importorskip("lancedb", reason="lancedb (the index extra) is not installed")
     lines = [
         "/look 0 2",
@@ -352,7 +352,7 @@ def test_the_person_calls_tools_and_their_words_go_with_the_next_question(capsys
     piped(monkeypatch, "\n".join(lines) + "\n")
     code, out, err = run(capsys, clip)
     assert "[0:00-0:02] 8 frames: " in out and code in (0, 2), err
-    assert "(rests on " in out and "narrated good.mp4 [0:00" in out
+    assert expected("tiny", clip, "what is there?")[0].text in out and "(rests on " not in out
 
 
 def test_a_wrong_call_is_one_line(capsys, monkeypatch, model, clip):

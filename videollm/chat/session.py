@@ -416,18 +416,20 @@ class ChatSession:
         return timeline
 
     def call(self, name: str, arguments: dict[str, Any]) -> Outcome:
-        """Calls a tool for the person; what it gives back, unless it refuses, goes with the next question.
+        """Calls a tool for the person.
+
+        Where the model may call tools, too, what it gives back goes with the next question, unless it is a refusal. A
+        model that has not learned to read such results answers worse with them than without.
 
         Raises:
             ChatError: the session has no tools, or is still answering.
-            ContextFullError: what it shows does not fit beside the clips.
         """
         if self.tools is None:
             raise ChatError("this conversation has no tools")
         with self._turn_lock():
             self._stop.clear()
             outcome = self.tools.call(name, arguments, dict(self._files), stopped=self._stop.is_set, shows=False)
-            if not outcome.refused:
+            if self._may_call and not outcome.refused:
                 number = sum(isinstance(part, ToolCallPart) for part in self._pending)
                 call = ToolCallPart(name, arguments, f"{len(self._turns)}.p{number}")
                 self._pending += [call, ToolResultPart(call.call_id, outcome.content)]
