@@ -200,9 +200,8 @@ def test_one_answer_at_a_time_in_a_conversation(work):
     async def scenario(worker):
         one = worker.open()
         first = await worker.ask(one, "tell all", **LONG)
-        second = await worker.ask(one, "and this?")
         with pytest.raises(ChatError, match="still answering"):
-            await second.finished()
+            await worker.ask(one, "and this?")
         with pytest.raises(ChatError, match="must end first"):
             await worker.look(one, 3)
         first.cancel()
@@ -218,9 +217,9 @@ def test_a_bad_file_and_a_bad_question_leave_the_conversation_usable(work, clip,
         assert one.files == {}
         await worker.add(one, clip, "good.mp4")
         with pytest.raises(ChatError, match="empty"):
-            await (await worker.ask(one, "  ")).finished()
+            await worker.ask(one, "  ")
         with pytest.raises(ConfigError, match="temperature"):
-            await (await worker.ask(one, "what?", temperature=-1)).finished()
+            await worker.ask(one, "what?", temperature=-1)
         return await (await worker.ask(one, "what is it", max_new_tokens=40)).finished()
 
     assert work(scenario).text == alone(clip, "what is it", max_new_tokens=40)[0]
@@ -231,7 +230,7 @@ def test_a_conversation_whose_memory_was_taken_goes_on(work, clip):
         one = worker.open()
         await worker.add(one, clip, "good.mp4")
         first = await (await worker.ask(one, "what is it", max_new_tokens=20)).finished()
-        await until(lambda: one.chat is None)
+        await until(lambda: not one.held)
         assert worker.memory_bytes == 0 and worker.counts.dropped_caches >= 1
         second = await (await worker.ask(one, "and then?", max_new_tokens=20)).finished()
         assert second.timings.reused_tokens == 0
@@ -248,9 +247,9 @@ def test_the_least_recently_used_is_dropped_first(work, clip):
             await worker.add(conversation, clip, "good.mp4")
             await (await worker.ask(conversation, "what is it", max_new_tokens=5)).finished()
         worker.limits = WorkerLimits(memory_bytes=two.memory_bytes)
-        await worker.call(two, lambda conversation: None)
-        await until(lambda: one.chat is None)
-        assert two.chat is not None
+        await worker.begin_with(two, two.messages)
+        await until(lambda: not one.held)
+        assert two.held
 
     work(scenario)
 
@@ -265,7 +264,7 @@ def test_conversations_that_were_left_are_closed(work, clip):
         now[0] = 9.0
         worker.get(two.id)
         now[0] = 11.0
-        await worker.call(two, lambda conversation: None)
+        await worker.begin_with(two, ())
         await until(lambda: closed)
         with pytest.raises(NotYoursError, match="not open any more"):
             worker.get(one.id)

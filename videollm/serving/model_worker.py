@@ -1,14 +1,16 @@
-"""One thread owns the model and every conversation with it; pages and routes ask it and await.
+"""Many ask, one engine answers: the queue before it, the books on every conversation, and what happens when it dies.
 
 * Decoding files happens in `media`'s limited process, a few at a time, before a question waits for the model.
-* A question waits in a bounded queue and is refused with `BusyError` where that is full. Some are answered at once, a
-  word of each in turn, so that a long answer does not keep a short one waiting.
+* The model and the sessions with it are in an engine (`videollm.serving.engine`), in a process of its own. When that is
+  killed, or says nothing for long, what it was doing ends with one clear error, and another is started at once.
+* A question waits in a bounded queue, and is refused with `BusyError` where that is full, or where it and all others
+  would take more positions or memory than there are. Some are answered together.
 * A reader who goes away ends the work: at the next token nothing of it is left.
-* A conversation that is idle keeps its words and files; its decoded clips, features and key/value cache may be dropped,
-  least recently used first, to keep all of them under one budget, and are computed again when it goes on. The same
-  happens to all conversations when another model is loaded.
+* What a conversation needs to go on is kept here: its words and its files. Its session (decoded clips, features,
+  key/value cache) may be dropped, least recently used first, to keep all of them under one budget, and is made again
+  when it goes on. The same happens to all when another model is loaded, or the engine dies.
 
-Everything that touches a `ChatSession` runs on the worker's thread; the rest of this file runs on an event loop.
+One thread per worker listens to the engine; the rest of this file runs on an event loop.
 """
 
 from __future__ import annotations
@@ -16,21 +18,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import logging
 import queue
 import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
-import torch
-
-from videollm.chat.session import Answer, AnswerStream, ChatSession, ClipCoverage
+from videollm.chat.session import Answer, ClipCoverage
 from videollm.clips import Clip
 from videollm.errors import (
     BusyError,
@@ -38,122 +39,36 @@ from videollm.errors import (
     ConfigError,
     NotYoursError,
     UnavailableError,
-    VideoLLMError,
 )
 from videollm.media.decode_worker import open_clip
-from videollm.media.sampling import FrameSampling, SoundSampling
-from videollm.media.source import Limits
-from videollm.messages import Message, TextPart
-from videollm.models import hub
+from videollm.messages import Message, TextPart, ToolCallPart, ToolResultPart
+from videollm.serving.engine import LiveRuntime, Load, ModelChoice, Order, Runtime, WorkerLimits
+from videollm.serving.engine_process import EngineProcess, EngineThread
+
+__all__ = [
+    "Conversation",
+    "Counts",
+    "Errand",
+    "Exchange",
+    "LiveRuntime",
+    "ModelChoice",
+    "ModelWorker",
+    "Runtime",
+    "Turn",
+    "WorkerLimits",
+]
 
 T = TypeVar("T")
+TurnEvent = str | ToolCallPart | ToolResultPart
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 5.0
 """How often idle conversations are looked for."""
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """A model, and how to load it.
-
-    Attributes:
-        model: a name or a folder, as for `videollm.models.hub.load`.
-        bits: 4 or 8: quantise the decoder; None: full precision.
-        device: None: the best there is.
-    """
-
-    model: str = "tiny"
-    bits: int | None = None
-    device: str | None = None
-
-    @property
-    def name(self) -> str:
-        """What people see: never a path of this machine."""
-        return Path(self.model).name or self.model
-
-    @property
-    def precision(self) -> str:
-        return "full precision" if self.bits is None else f"{self.bits}-bit"
-
-
-@dataclass(frozen=True)
-class WorkerLimits:
-    """What a worker takes on.
-
-    Attributes:
-        waiting: questions that wait; one more is refused.
-        at_once: questions that are answered at the same time.
-        conversations: open ones; one more is refused.
-        clips: in one conversation.
-        idle_seconds: a conversation that was not used for so long is closed.
-        memory_bytes: clips, features and key/value caches of all conversations that are idle.
-        decoding: files decoded at the same time.
-        undecoded: files that wait for that; one more is refused.
-        new_tokens: of one answer, whatever is asked for.
-        frames: looked at of one clip, whatever is asked for.
-        media: what one file may cost.
-    """
-
-    waiting: int = 32
-    at_once: int = 4
-    conversations: int = 256
-    clips: int = 16
-    idle_seconds: float = 3600.0
-    memory_bytes: int = 2 * 1024**3
-    decoding: int = 2
-    undecoded: int = 32
-    new_tokens: int = 1024
-    frames: int = 128
-    media: Limits = field(
-        default_factory=lambda: Limits(
-            file_bytes=512 * 1024**2, pixel_bytes=64 * 1024**2, sound_bytes=64 * 1024**2, duration_seconds=2 * 3600.0,
-            wall_seconds=30.0, cpu_seconds=30.0,
-        )
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """A loaded model."""
-
-    choice: ModelChoice
-    model: Any
-    processor: Any
-
-    @property
-    def hears(self) -> bool:
-        return self.model.config.audio_config is not None
-
-    @property
-    def notice(self) -> str | None:
-        """What its model card says first: what the model is for, and what it does not know."""
-        with contextlib.suppress(VideoLLMError, OSError, UnicodeDecodeError):
-            card = (hub.find(self.choice.model) / "MODEL_CARD.md").read_text("utf-8")
-            paragraphs = [" ".join(paragraph.split()) for paragraph in card.split("\n\n")]
-            return next((words for words in paragraphs if words and not words.startswith(("#", "---"))), None)
-        return None
-
-    @property
-    def most_frames(self) -> int:
-        """Of one clip."""
-        return int(self.model.config.max_frame_positions)
-
-    @property
-    def usual_frames(self) -> int:
-        """How many frames of a clip it looks at, at most, if not told otherwise."""
-        sampling = FrameSampling(**self.processor.frame_sampling)
-        return sampling.max_frames if sampling.strategy == "rate" else sampling.frames
-
-    @property
-    def sound_sampling(self) -> SoundSampling | None:
-        """Which stretches of a sound it listens to; None: it has no ear."""
-        return SoundSampling(**self.processor.sound_sampling) if self.hears else None
-
-    def frame_sampling(self, frames: int | None) -> FrameSampling:
-        """Which frames of a clip it looks at; ``frames`` of them at most."""
-        sampling = FrameSampling(**self.processor.frame_sampling)
-        return sampling if frames is None else replace(sampling, max_frames=frames, frames=frames)
+CUT_SECONDS = 5.0
+"""How long what was cancelled at the end may still take."""
+AGAIN_SECONDS = 30.0
+"""After some deaths in a row before a model was loaded, the next start waits so long."""
+DEATHS = 3
 
 
 @dataclass(frozen=True)
@@ -166,77 +81,45 @@ class Exchange:
 
 
 class Conversation:
-    """What a worker keeps of one conversation. Its `ChatSession` may be dropped; the rest is enough to make it anew."""
+    """What a worker keeps of one conversation: enough to make its session anew.
+
+    Attributes:
+        id: a secret between the worker and who opened it.
+        files: by the name that the clip has in the conversation.
+        exchanges: what was answered.
+        frames: how many of each clip are looked at, at most; None: as the model is used to.
+        messages: all that was said and shown, with the ids of the model's own words.
+        coverage: for each clip, what of it the model is shown.
+        memory_bytes: of its session, at the end of the last turn.
+        held: whether the engine has its session.
+        users: how many questions and decodings are under way: while there are any, nothing of it is dropped.
+    """
 
     def __init__(self, conversation_id: str, now: float) -> None:
         self.id = conversation_id
         self.files: dict[str, Path] = {}
         self.exchanges: list[Exchange] = []
         self.frames: int | None = None
+        self.messages: tuple[Message, ...] = ()
+        self.coverage: tuple[ClipCoverage, ...] = ()
+        self.memory_bytes = 0
+        self.held = False
         self.used_at = now
         self.users = 0
-        """How many questions and decodings are under way: while there are any, nothing of it is dropped."""
-        self.chat: ChatSession | None = None
-        self.runtime: Runtime | None = None
         self.reviving = asyncio.Lock()
-        self._messages: tuple[Message, ...] = ()
+        self.spoken_by: ModelChoice | None = None
 
-    # All of the following run on the worker's thread.
+    def forgotten(self) -> None:
+        """The engine has dropped its session."""
+        self.held, self.memory_bytes = False, 0
 
-    @property
-    def memory_bytes(self) -> int:
-        return 0 if self.chat is None else self.chat.memory_bytes
+    def keep(self, state: tuple[tuple[Message, ...], tuple[ClipCoverage, ...], int]) -> None:
+        """What the engine says of it."""
+        self.messages, self.coverage, self.memory_bytes = state
 
-    @property
-    def coverage(self) -> tuple[ClipCoverage, ...]:
-        """For each clip, what of it the model is shown."""
-        return self.session.coverage
-
-    @property
-    def messages(self) -> tuple[Message, ...]:
-        return self._messages if self.chat is None else self.chat.messages
-
-    @property
-    def session(self) -> ChatSession:
-        """Raises UnavailableError: another model was loaded since."""
-        if self.chat is None:
-            raise UnavailableError("the model was changed in the meantime; try again")
-        return self.chat
-
-    def drop(self) -> None:
-        """Gives back all memory but that of the words."""
-        if self.chat is not None:
-            self._messages, self.chat = self.chat.messages, None
-
-    def revive(self, runtime: Runtime, clips: list[Clip]) -> ChatSession:
-        """Makes the session anew, for this model."""
-        self.drop()
-        messages = self._messages
-        if runtime is not self.runtime:  # ids of one tokenizer are other words in another
-            messages = tuple(_without_ids(message) for message in messages)
-        chat = ChatSession(runtime.model, runtime.processor)
-        for clip in clips:
-            chat.add(clip, clip.name)
-        if messages:
-            chat.messages = messages
-        self.chat, self.runtime = chat, runtime
-        return chat
-
-    def undo(self) -> str | None:
-        """Takes back the last question, and returns it."""
-        question = self.session.undo()
-        if question is not None and self.exchanges:
-            self.exchanges.pop()
-        return question
-
-    def clear(self) -> None:
-        self.session.clear()
-        self.files.clear()
-        self.exchanges.clear()
-
-    def begin_with(self, messages: tuple[Message, ...]) -> None:
-        """Sets what was said before, e.g. by a client that keeps conversations itself."""
-        self.session.messages = messages
+    def messages_for(self, choice: ModelChoice) -> tuple[Message, ...]:
+        """What was said, for this model: ids of one tokenizer are other words in another."""
+        return self.messages if choice == self.spoken_by else tuple(map(_without_ids, self.messages))
 
     def transcript(self) -> dict[str, Any]:
         """Plain data, ready for `json.dumps`."""
@@ -249,7 +132,8 @@ class Conversation:
 
 
 def _without_ids(message: Message) -> Message:
-    parts = (replace(part, token_ids=None) if isinstance(part, TextPart) else part for part in message.parts)
+    said = TextPart | ToolCallPart
+    parts = (replace(part, token_ids=None) if isinstance(part, said) else part for part in message.parts)
     return replace(message, parts=tuple(parts))
 
 
@@ -259,16 +143,21 @@ class Reading(Generic[T]):
     Whoever stops reading calls `cancel`, or uses ``async with``.
     """
 
-    def __init__(self, conversation: Conversation | None) -> None:
+    def __init__(self, conversation: Conversation | None, cancel: Callable[[Reading[Any]], None]) -> None:
         self.conversation = conversation
-        self.cancelled = False
+        self.number: int | None = None
+        self.accepted = _uncancellable()
+        self.begun = self.cancelled = False
+        self._cancel = cancel
         self._loop = asyncio.get_running_loop()
         self._events: deque[tuple[str, Any]] = deque()
         self._news = asyncio.Event()
 
     def cancel(self) -> None:
         """Ends the work after its present step; callable from any thread, any number of times."""
-        self.cancelled = True
+        if not self.cancelled:
+            self.cancelled = True
+            self._cancel(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -277,6 +166,10 @@ class Reading(Generic[T]):
         self.cancel()
 
     async def __aiter__(self) -> AsyncIterator[T]:
+        async for item in self._items():
+            yield item
+
+    async def _items(self) -> AsyncIterator[Any]:
         while True:
             while not self._events:
                 self._news.clear()
@@ -293,9 +186,8 @@ class Reading(Generic[T]):
     def _ended(self, outcome: Any) -> None:
         """What the work came to, once everything was read."""
 
-    # On the worker's thread.
-
-    def _tell(self, kind: Literal["item", "error", "end"], event: Any) -> None:
+    def _tell(self, kind: str, event: Any) -> None:
+        """From the thread that listens to the engine."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
             self._loop.call_soon_threadsafe(self._heard, kind, event)
 
@@ -309,23 +201,25 @@ class Turn(Reading[str]):
 
     conversation: Conversation
 
-    def __init__(self, conversation: Conversation, question: str, options: Mapping[str, Any]) -> None:
-        super().__init__(conversation)
-        self.question, self.options = question, dict(options)
+    def __init__(self, conversation: Conversation, question: str, cancel: Callable[[Reading[Any]], None]) -> None:
+        super().__init__(conversation, cancel)
+        self.question = question
         self.answer: Answer | None = None
-        self.asked_at = time.monotonic()
-        self._stream: AnswerStream | None = None
 
-    def cancel(self) -> None:
-        super().cancel()
-        chat = self.conversation.chat
-        if self._stream is not None and chat is not None:
-            chat.stop()
+    async def __aiter__(self) -> AsyncIterator[str]:
+        async for event in self._items():
+            if isinstance(event, str):
+                yield event
+
+    async def events(self) -> AsyncIterator[TurnEvent]:
+        """The words, and the tools that are called between them and what they gave back."""
+        async for event in self._items():
+            yield event
 
     def more(self) -> str:
         """The words that have come in the meantime, for readers who cannot show each of them at once."""
         words = ""
-        while self._events and self._events[0][0] == "item":
+        while self._events and isinstance(self._events[0][1], str):
             words += self._events.popleft()[1]
         return words
 
@@ -348,12 +242,15 @@ class Turn(Reading[str]):
 class Errand(Reading[Any]):
     """Other work on the model on its way, see `ModelWorker.run`. Iterate for what its function yields."""
 
-    def __init__(
-        self, conversation: Conversation | None, function: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]
-    ) -> None:
-        super().__init__(conversation)
-        self.function, self.arguments = function, arguments
-        self._steps: Iterator[Any] | None = None
+
+class _Awaited:
+    """An order whose end somebody awaits; ``then`` is called with it first, whether or not he still does."""
+
+    def __init__(self, then: Callable[[Any], Any] | None) -> None:
+        self.future, self._then = _uncancellable(), then
+
+    def done(self, value: Any) -> None:
+        self.future.set_result(value if self._then is None else self._then(value))
 
 
 @dataclass
@@ -366,18 +263,29 @@ class Counts:
     reused_tokens: int = 0
     generated_tokens: int = 0
     dropped_caches: int = 0
+    restarts: int = 0
     first_word_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
+
+    def count(self, answer: Answer) -> None:
+        timings = answer.timings
+        self.turns[answer.finish] = self.turns.get(answer.finish, 0) + 1
+        self.prompt_tokens += timings.prompt_tokens
+        self.reused_tokens += timings.reused_tokens
+        self.generated_tokens += timings.generated_tokens
+        if timings.first_word_seconds is not None:
+            self.first_word_seconds.append(timings.first_word_seconds)
 
 
 class ModelWorker:
-    """Loads a model and answers questions about clips, for any number of conversations.
+    """Answers questions about clips with one model, for any number of conversations.
 
     Args:
         choice: the model to begin with.
         limits: what it takes on.
-        load: makes a model and its processor of a choice; may tell, in a few words, what it is about to do.
+        load: makes a model and its processor of a choice, in this process; the engine is then a thread of it. None: the
+            engine is in a process of its own, which can be killed and is then started again.
         clock: seconds that only grow.
-        closed: called, on the worker's thread, with the id of each conversation that is closed.
+        closed: called, from any thread, with the id of each conversation that is closed.
     """
 
     def __init__(
@@ -385,7 +293,7 @@ class ModelWorker:
         choice: ModelChoice | None = None,
         limits: WorkerLimits | None = None,
         *,
-        load: Callable[[ModelChoice, Callable[[str], None]], tuple[Any, Any]] | None = None,
+        load: Load | None = None,
         clock: Callable[[], float] = time.monotonic,
         closed: Callable[[str], None] | None = None,
     ) -> None:
@@ -395,35 +303,38 @@ class ModelWorker:
         self.conversations: dict[str, Conversation] = {}
         self.state = "starting"
         """A few words for people: what the worker is doing with its model."""
-        self._load_choice = _load if load is None else load
-        self._clock = clock
-        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._waiting: deque[Turn | Errand] = deque()
-        self._active: list[Turn | Errand] = []
-        self._queued = 0  # turns asked and not ended; changed on the loop's thread and the worker's, under the lock
-        self._opening = 0
-        self._lock = threading.Lock()
-        self._ending: float | None = None
-        self._swept = clock()
+        self._load, self._clock = load, clock
         self._wanted = ModelChoice() if choice is None else choice
         self._runtime = _uncancellable()
+        self._engine: EngineThread | EngineProcess | None = None
+        # Under the lock: orders to the engine, and what waits for reports of them; users of conversations.
+        self._lock = threading.Lock()
+        self._outbox: queue.SimpleQueue[Order | None] | None = self._new_outbox()
+        self._pending: dict[int, _Awaited | Reading[Any]] = {}
+        self._numbers = itertools.count(1)
+        self._queued = 0
+        self._opening = 0
+        self._ending: float | None = None
+        self._end = threading.Event()
+        self._swept = clock()
         self._decoders = ThreadPoolExecutor(self.limits.decoding, thread_name_prefix="decode")
-        self._thread = threading.Thread(target=self._work, name="model-worker", daemon=True)
+        self._thread = threading.Thread(target=self._keep_alive, name="model-worker", daemon=True)
 
     # -- life ------------------------------------------------------------------------------------------------------
 
     def start(self) -> ModelWorker:
         """Begins to load the model, and returns at once."""
         self._thread.start()
-        self._jobs.put(functools.partial(self._load, self._wanted))
         return self
 
     def close(self, grace_seconds: float = 5.0) -> None:
-        """Refuses new questions, lets those under way end for so long, stops them, and ends the thread."""
+        """Refuses new questions, lets those under way end for so long, stops them, and ends the engine."""
         if not self._thread.is_alive():
             return
         self._ending = time.monotonic() + grace_seconds
-        self._jobs.put(lambda: None)
+        self._end.set()
+        with contextlib.suppress(UnavailableError):
+            self._send(_Awaited(None), "drop", ())  # its report wakes the thread that listens
         self._thread.join()
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
@@ -445,6 +356,11 @@ class ModelWorker:
     def alive(self) -> bool:
         return self._thread.is_alive() and self._ending is None
 
+    @property
+    def pid(self) -> int | None:
+        """Of the model's process."""
+        return None if self._engine is None else self._engine.pid
+
     async def switch(self, choice: ModelChoice) -> Runtime:
         """Loads another model when the answers under way are done; conversations go on with it.
 
@@ -452,9 +368,9 @@ class ModelWorker:
             VideoLLMError: it cannot be loaded; the one before is there again.
         """
         self._refuse_when_ending()
-        if self.runtime is not None and self.runtime.choice == choice:
-            return self.runtime
-        return await asyncio.shield(self._submit(lambda: self._switch(choice)))
+        if self.runtime is None or self.runtime.choice != choice:
+            await self._order("load", choice)
+        return await self.ready()
 
     # -- conversations ---------------------------------------------------------------------------------------------
 
@@ -488,7 +404,7 @@ class ModelWorker:
 
     async def end(self, conversation: Conversation) -> None:
         """Closes a conversation and stops its answer."""
-        await self._submit(lambda: self._close(conversation))
+        await asyncio.to_thread(self._close, conversation)
 
     async def add(self, conversation: Conversation, path: Path, name: str) -> Clip:
         """Decodes a file and shows it to the model with the next question.
@@ -504,25 +420,28 @@ class ModelWorker:
         self._refuse_when_ending()
         if len(conversation.files) >= self.limits.clips:
             raise ChatError(f"a conversation has at most {self.limits.clips} clips; clear it to begin another")
+
+        def shown(reply: Any) -> str:
+            known, state = reply
+            conversation.keep(state)
+            conversation.files[known] = path
+            return known
+
         with self._used(conversation):
             await self._revived(conversation)
             clip = await self._decode(path, name, conversation.frames)
+            return replace(clip, name=await self._order("add", conversation.id, clip, path, then=shown))
 
-            def join() -> Clip:
-                known = conversation.session.add(clip)
-                conversation.files[known.name] = path
-                return known
-
-            return await self._submit(join)
-
-    async def ask(self, conversation: Conversation, question: str, **options: Any) -> Turn:
+    async def ask(self, conversation: Conversation, question: str, *, tools: bool = False, **options: Any) -> Turn:
         """Puts a question into the queue.
 
         Args:
+            tools: whether the model may call tools while it answers.
             options: fields of `videollm.chat.generation.GenerationOptions`.
 
         Raises:
-            BusyError: the queue is full.
+            BusyError: the queue is full, or the question and its answer do not fit beside the others.
+            ChatError, ConfigError: the question, or an option, is none; or the conversation is still answering.
             VideoLLMError: the model cannot be loaded, or a clip not be read again.
         """
         self._queue(conversation)
@@ -532,11 +451,16 @@ class ModelWorker:
             asked = options.get("max_new_tokens")
             if isinstance(asked, int):
                 options["max_new_tokens"] = min(asked, self.limits.new_tokens)
-            turn = Turn(conversation, question, options)
+            turn = Turn(conversation, question, self._cancel)
+            self._send(turn, "ask", conversation.id, question, tools, options)
         except BaseException:
             self._release(conversation)
             raise
-        self._jobs.put(lambda: self._waiting.append(turn))
+        try:
+            await asyncio.wrap_future(turn.accepted)
+        except asyncio.CancelledError:
+            turn.cancel()
+            raise
         return turn
 
     def run(
@@ -546,8 +470,9 @@ class ModelWorker:
 
         Args:
             function: of a module, so that it can be named to another process; called as
-                ``function(runtime, *arguments)``. An iterator: between two of its items answers and the work of others
-                go on. Items are plain data, or arrays; None is not handed on and only lets others go on.
+                ``function(runtime, *arguments)`` with a `LiveRuntime`. An iterator: between two of its items answers
+                and the work of others go on. Items are plain data, or arrays; None is not handed on and only lets
+                others go on.
             arguments: as the items: never of torch.
             conversation: one whose files it reads; it is not closed, and its memory not taken, meanwhile.
 
@@ -557,36 +482,62 @@ class ModelWorker:
         Raises:
             BusyError: the queue is full.
         """
-        errand = Errand(conversation, function, arguments)
+        errand = Errand(conversation, self._cancel)
         self._queue(conversation)
-        self._jobs.put(lambda: self._waiting.append(errand))
+        try:
+            if self._runtime.done():
+                self._runtime.result()  # raises why there is no model
+            self._send(errand, "run", function, arguments)
+        except BaseException:
+            self._release(conversation)
+            raise
         return errand
 
     async def undo(self, conversation: Conversation) -> str | None:
         """Takes back the last question, and returns it. Raises ChatError: it is still answering."""
-        return await self.call(conversation, Conversation.undo)
 
-    async def begin_with(self, conversation: Conversation, messages: tuple[Message, ...]) -> None:
-        """Sets what was said before, e.g. by a client that keeps conversations itself."""
-        await self.call(conversation, lambda known: known.begin_with(messages))
+        def taken_back(reply: Any) -> str | None:
+            question, state = reply
+            conversation.keep(state)
+            if question is not None and conversation.exchanges:
+                conversation.exchanges.pop()
+            return question
+
+        with self._used(conversation):
+            await self._revived(conversation)
+            return await self._order("undo", conversation.id, then=taken_back)
 
     async def clear(self, conversation: Conversation) -> None:
-        """Forgets all questions and files."""
-        await self.call(conversation, Conversation.clear)
+        """Forgets all questions and files. Raises ChatError: it is still answering."""
 
-    async def clips(self, conversation: Conversation) -> dict[str, Clip]:
-        """Its clips by name, as the model is shown them."""
-        return await self.call(conversation, lambda known: dict(known.session.clips))
+        def cleared(state: Any) -> None:
+            conversation.keep(state)
+            conversation.files.clear()
+            conversation.exchanges.clear()
 
-    async def call(self, conversation: Conversation, work: Callable[[Conversation], T]) -> T:
-        """Runs something about an idle conversation on the worker's thread: `Conversation.undo`, for example.
+        with self._used(conversation):
+            await self._revived(conversation)
+            await self._order("clear", conversation.id, then=cleared)
+
+    async def begin_with(self, conversation: Conversation, messages: tuple[Message, ...]) -> None:
+        """Sets what was said before, e.g. by a client that keeps conversations itself.
 
         Raises:
-            ChatError: it is still answering.
+            ChatError: messages in an order, or about clips, that it cannot have; or it is still answering.
         """
         with self._used(conversation):
             await self._revived(conversation)
-            return await self._submit(lambda: work(conversation))
+            await self._order("begin_with", conversation.id, messages, then=conversation.keep)
+
+    async def clips(self, conversation: Conversation) -> dict[str, Clip]:
+        """Its clips by name, as the model is shown them: decoded again."""
+        with self._used(conversation):
+            return await self._revived(conversation, always=True)
+
+    def drop(self, conversation: Conversation) -> None:
+        """Gives back all memory of a conversation but that of its words; nothing where it is being used."""
+        with self._lock:
+            self._drop([conversation])
 
     async def look(self, conversation: Conversation, frames: int | None) -> None:
         """Looks at another number of frames of each clip, from the next question on.
@@ -602,17 +553,17 @@ class ModelWorker:
         if conversation.users:
             raise ChatError("the answer under way must end first; stop it, or wait for its end")
         conversation.frames = frames
-        await self._submit(conversation.drop)
+        self.drop(conversation)
 
     @property
     def queue_length(self) -> int:
         """Questions that wait."""
-        return len(self._waiting)
+        return max(self._queued - self.answering, 0)
 
     @property
     def answering(self) -> int:
         """Questions that are being answered."""
-        return len(self._active)
+        return sum(pending.begun for pending in list(self._pending.values()) if isinstance(pending, Reading))
 
     @property
     def memory_bytes(self) -> int:
@@ -642,20 +593,12 @@ class ModelWorker:
             if conversation is not None:
                 conversation.users += 1
 
-    def _submit(self, work: Callable[[], T]) -> Awaitable[T]:
-        """Runs something on the worker's thread."""
-        future: Future[T] = Future()
-
-        def run() -> None:
-            if not future.set_running_or_notify_cancel():
-                return  # whoever asked went away
-            try:
-                future.set_result(work())
-            except BaseException as error:
-                future.set_exception(error)
-
-        self._jobs.put(run)
-        return asyncio.wrap_future(future)
+    def _release(self, conversation: Conversation | None) -> None:
+        with self._lock:
+            self._queued -= 1
+            if conversation is not None:
+                conversation.users -= 1
+                conversation.used_at = self._clock()
 
     @contextlib.contextmanager
     def _used(self, conversation: Conversation) -> Iterator[None]:
@@ -668,14 +611,24 @@ class ModelWorker:
                 conversation.users -= 1
             conversation.used_at = self._clock()
 
-    async def _revived(self, conversation: Conversation) -> None:
-        """Sees to it that the conversation has a session for the model that is loaded."""
+    async def _revived(self, conversation: Conversation, *, always: bool = False) -> dict[str, Clip]:
+        """Sees to it that the engine has the conversation's session; its clips, where they were decoded for that."""
         async with conversation.reviving:
             runtime = await self.ready()
-            if conversation.chat is not None and conversation.runtime is runtime:
-                return
-            clips = [await self._decode(path, name, conversation.frames) for name, path in conversation.files.items()]
-            await self._submit(lambda: conversation.revive(runtime, clips))
+            if conversation.held and not always:
+                return {}
+            files = list(conversation.files.items())
+            clips = {name: await self._decode(path, name, conversation.frames) for name, path in files}
+
+            def held(state: Any) -> None:
+                conversation.keep(state)
+                conversation.held, conversation.spoken_by = True, runtime.choice
+
+            if not conversation.held:
+                words = conversation.messages_for(runtime.choice)
+                shown = [(clips[name], path) for name, path in files]
+                await self._order("open", conversation.id, runtime.choice, shown, words, then=held)
+            return clips
 
     async def _decode(self, path: Path, name: str, frames: int | None) -> Clip:
         """Opens a file in the process for that, when its turn comes."""
@@ -698,214 +651,247 @@ class ModelWorker:
         finally:
             self._opening -= 1
 
-    def _release(self, conversation: Conversation | None) -> None:
+    async def _order(self, name: str, *arguments: Any, then: Callable[[Any], Any] | None = None) -> Any:
+        """Has the engine do something and waits for it; ``then`` is called even if the waiting is given up."""
+        awaited = _Awaited(then)
+        self._send(awaited, name, *arguments)
+        return await asyncio.wrap_future(awaited.future)
+
+    def _send(self, pending: _Awaited | Reading[Any], name: str, *arguments: Any) -> None:
         with self._lock:
-            self._queued -= 1
-            if conversation is not None:
-                conversation.users -= 1
-                conversation.used_at = self._clock()
+            if self._outbox is None:
+                raise UnavailableError("the service is shutting down; start it again")
+            number = next(self._numbers)
+            if isinstance(pending, Reading):
+                pending.number = number
+            self._pending[number] = pending
+            self._outbox.put((number, name, arguments))
 
-    # -- on the worker's thread ------------------------------------------------------------------------------------
+    def _cancel(self, reading: Reading[Any]) -> None:
+        with self._lock:
+            if reading.number in self._pending and self._outbox is not None:
+                self._outbox.put((reading.number, "cancel", ()))
 
-    def _work(self) -> None:
-        while True:
-            self._run_jobs(wait=not self._active and not self._waiting)
-            self._admit()
-            for turn in list(self._active):
-                self._advance(turn)
-            self._sweep()
+    # -- in the thread that listens to the engine ------------------------------------------------------------------
+
+    def _keep_alive(self) -> None:
+        """Starts an engine, again and again, until the end."""
+        deaths = 0
+        while self._ending is None:
+            how = self._attend()
             if self._ending is not None:
-                if time.monotonic() >= self._ending:
-                    for turn in (*self._waiting, *self._active):
-                        turn.cancel()
-                if not self._waiting and not self._active and self._jobs.empty():
-                    return
+                break
+            deaths = 0 if self.runtime is not None else deaths + 1
+            log.error("the model's process %s", how)
+            self.counts.restarts += 1
+            self._lose(f"the model's process {how} and is being started again", self._new_outbox())
+            if deaths >= DEATHS:
+                self.state = "failed"
+                self._runtime.set_exception(
+                    UnavailableError(
+                        f"the model's process {how}, {deaths} times in a row while it started; see the log"
+                    )
+                )
+                self._end.wait(AGAIN_SECONDS)
+        self._lose("the service is shutting down", None)
 
-    def _run_jobs(self, *, wait: bool) -> None:
-        """Runs what was asked for; waits for something to do where there is nothing."""
-        with contextlib.suppress(queue.Empty):
-            if wait:
-                self._jobs.get(timeout=0.1 if self._ending is not None else SWEEP_SECONDS)()
-            while True:
-                self._jobs.get_nowait()()
+    def _new_outbox(self) -> queue.SimpleQueue[Order | None]:
+        """Orders to the next engine, whose first is the model."""
+        orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
+        orders.put((0, "load", (self._wanted,)))
+        return orders
 
-    def _admit(self) -> None:
-        """Begins what waits, oldest first."""
-        while self._waiting and len(self._active) < self.limits.at_once:
-            work = self._waiting.popleft()
-            if work.cancelled:
-                self._leave(work, "end", None)
-                continue
+    def _lose(self, state: str, outbox: queue.SimpleQueue[Order | None] | None) -> None:
+        """The engine is gone: nothing that was asked of it will come."""
+        with self._lock:
+            pending, self._pending, self._outbox, self.state = self._pending, {}, outbox, state
+            self._no_model()
+        for waiting in pending.values():
+            self._settle(waiting, "error", UnavailableError(f"{state}; ask again"))
+
+    def _no_model(self) -> None:
+        """There is none, for a while, and no session."""
+        if self._runtime.done():
+            self._runtime = _uncancellable()
+        for conversation in self.conversations.values():
+            conversation.forgotten()
+
+    def _attend(self) -> str:
+        """Starts an engine and listens to it until its end; says what that was."""
+        try:
+            engine = EngineProcess(self.limits) if self._load is None else EngineThread(self._load, self.limits)
+        except OSError as error:
+            return f"could not be started ({error.strerror or error})"
+        self._engine, orders = engine, self._outbox
+        assert orders is not None
+        sender = threading.Thread(target=self._post, args=(engine, orders), name="model-orders", daemon=True)
+        sender.start()
+        heard, hung = time.monotonic(), None
+        with contextlib.suppress(EOFError, OSError):
+            while not self._may_end():
+                if engine.connection.poll(0.1 if self._ending is not None else 1.0):
+                    self._hear(*engine.connection.recv())
+                    heard = time.monotonic()
+                else:
+                    self._sweep()
+                silent = self.limits.silent_seconds if self.runtime is not None else self.limits.loading_seconds
+                if time.monotonic() > heard + silent and hung is None:
+                    hung = f"said nothing for {silent:.0f} s, was ended"
+                    engine.kill()
+        if self.runtime is None and self._ending is not None:
+            engine.kill()  # loading cannot be told to end
+        orders.put(None)
+        sender.join(1.0)
+        how = engine.end()
+        sender.join()
+        self._engine = None
+        return hung or how
+
+    def _post(self, engine: EngineThread | EngineProcess, orders: queue.SimpleQueue[Order | None]) -> None:
+        """In a thread, because an engine that hangs does not take them: hands it its orders."""
+        while (order := orders.get()) is not None:
             try:
-                if isinstance(work, Turn):
-                    self._begin(work)
-            except VideoLLMError as error:
-                self._leave(work, "error", error)
-                continue
-            self._active.append(work)
+                engine.connection.send(order)
+            except OSError:
+                return  # its end is heard in the other thread
+            except Exception as error:  # arguments that cannot be sent: a mistake of whoever ordered it
+                log.exception("an order could not be sent")
+                what = f"{order[1]} could not be handed to the model's process ({type(error).__name__}: {error})"
+                self._hear(order[0], "error", UnavailableError(what))
 
-    def _begin(self, turn: Turn) -> None:
-        chat = turn.conversation.chat
-        if chat is None or turn.conversation.runtime is not self.runtime:
-            raise UnavailableError("the model was changed in the meantime; ask again")
-        turn._stream = chat.stream(turn.question, **turn.options)
-        if turn.cancelled:  # while the stream was made
-            chat.stop()
+    def _may_end(self) -> bool:
+        """Whether it is time to end the engine; what takes too long is cancelled first."""
+        if self._ending is None:
+            return False
+        with self._lock:
+            readings = [pending for pending in self._pending.values() if isinstance(pending, Reading)]
+        late = time.monotonic() - self._ending
+        if late >= 0:
+            for reading in readings:
+                reading.cancel()
+        return not readings or late >= CUT_SECONDS or self.runtime is None
 
-    def _advance(self, work: Turn | Errand) -> None:
-        """Computes the next word of an answer, or the next item of other work."""
-        try:
-            item = self._next_word(work) if isinstance(work, Turn) else self._next_item(work)
-            if item is not None:
-                work._tell("item", item)
+    def _hear(self, number: int | None, kind: str, value: Any) -> None:
+        """A report."""
+        if number is None:
+            self._hear_of_engine(kind, value)
             return
-        except StopIteration as ended:
-            self._active.remove(work)
-            self._leave(work, "end", ended.value)
+        over = kind in ("end", "error")
+        with self._lock:
+            pending = self._pending.get(number)
+            if over or (kind == "done" and isinstance(pending, _Awaited)):
+                self._pending.pop(number, None)
+        if pending is not None:
+            self._settle(pending, kind, value)
+        if over or kind == "done":
+            self._sweep()
+
+    def _hear_of_engine(self, kind: str, value: Any) -> None:
+        if kind == "loading":
+            with self._lock:
+                self.state = value
+                self._no_model()
+        elif kind == "loaded":
+            self._wanted, self.state = value.choice, "ready"
+            self._runtime.set_result(value)
+        elif kind == "failed":
+            self.state = "failed"
+            self._runtime.set_exception(value)
+        elif kind == "memory":
+            with self._lock:
+                self._drop(self.conversations.values())
+
+    def _settle(self, pending: _Awaited | Reading[Any], kind: str, value: Any) -> None:
+        """Tells whoever waits for it."""
+        if isinstance(pending, _Awaited):
+            if kind == "error":
+                pending.future.set_exception(value)
+            else:
+                pending.done(value)
             return
-        except VideoLLMError as error:
-            outcome = error
-        except (MemoryError, torch.OutOfMemoryError):
-            for conversation in self.conversations.values():
-                if not conversation.users:
-                    conversation.drop()
-            outcome = UnavailableError("memory ran out over this question; ask again, or with fewer clips or frames")
-        except Exception:
-            log.exception("an answer failed")
-            outcome = UnavailableError("the answer failed in an unexpected way, which was logged; ask again")
-        self._active.remove(work)
-        self._leave(work, "error", outcome)
-
-    def _next_word(self, turn: Turn) -> str:
-        """Raises StopIteration, with the answer."""
-        chat = turn.conversation.chat
-        assert chat is not None and turn._stream is not None
-        try:
-            return next(turn._stream)
-        except StopIteration:
-            answer = chat.last
-            assert answer is not None
-            if answer.token_ids or answer.finish != "stopped":
-                shown = tuple(part.clip for part in chat.messages[_last_question(chat)].media)
-                turn.conversation.exchanges.append(Exchange(turn.question, shown, answer))
-            self._count(answer)
-            raise StopIteration(answer) from None
-
-    def _next_item(self, errand: Errand) -> Any:
-        """Raises StopIteration."""
-        if errand._steps is None:
-            runtime = self._runtime.result()  # raises what kept it from being loaded
-            errand._steps = iter(errand.function(runtime, *errand.arguments))
-        if errand.cancelled:
-            getattr(errand._steps, "close", lambda: None)()
-            raise StopIteration
-        return next(errand._steps)
-
-    def _leave(self, work: Turn | Errand, kind: Literal["end", "error"], outcome: Any) -> None:
-        if isinstance(work, Turn):
-            work._stream = None
-            self.counts.turns["failed"] += kind == "error"
+        if kind == "begun":
+            pending.begun = True
+        elif kind == "item":
+            pending._tell("item", value)
+        elif kind == "done":
+            pending.accepted.set_result(None)
         else:
-            work._steps = None
-        self._release(work.conversation)
-        work._tell(kind, outcome)
+            self._end_reading(pending, kind, value)
 
-    def _count(self, answer: Answer) -> None:
-        counts, timings = self.counts, answer.timings
-        counts.turns[answer.finish] += 1
-        counts.prompt_tokens += timings.prompt_tokens
-        counts.reused_tokens += timings.reused_tokens
-        counts.generated_tokens += timings.generated_tokens
-        if timings.first_word_seconds is not None:
-            counts.first_word_seconds.append(timings.first_word_seconds)
+    def _end_reading(self, reading: Reading[Any], kind: str, value: Any) -> None:
+        refused = kind == "error" and isinstance(reading, Turn) and not reading.accepted.done()
+        if isinstance(reading, Turn):
+            if kind == "end" and value is not None:
+                value = self._answered(reading, *value)
+            elif isinstance(value, BusyError):
+                self.counts.refused += 1
+            elif kind == "error":
+                self.counts.turns["failed"] += 1
+        self._release(reading.conversation)
+        if refused:
+            reading.accepted.set_exception(value)
+        else:
+            reading._tell(kind, value)
+
+    def _answered(self, turn: Turn, answer: Answer, state: Any) -> Answer:
+        """Writes an answer into the books."""
+        conversation = turn.conversation
+        conversation.keep(state)
+        self.counts.count(answer)
+        if answer.token_ids or answer.finish != "stopped":
+            shown = tuple(part.clip for part in _last_question(conversation.messages).media)
+            conversation.exchanges.append(Exchange(turn.question, shown, answer))
+        return answer
 
     def _close(self, conversation: Conversation) -> None:
-        for work in (*self._waiting, *self._active):
-            if work.conversation is conversation:
-                work.cancel()
+        """Called from any thread."""
         with self._lock:
+            readings = [pending for pending in self._pending.values() if isinstance(pending, Reading)]
             known = self.conversations.pop(conversation.id, None)
+            conversation.forgotten()
+            if self._outbox is not None:
+                self._outbox.put((0, "drop", ([conversation.id],)))
+        for reading in readings:
+            if reading.conversation is conversation:
+                reading.cancel()
         if known is not None and self.closed is not None:
             self.closed(conversation.id)
+
+    def _drop(self, conversations: Iterable[Conversation]) -> None:
+        """Under the lock: drops the sessions of those that are idle."""
+        idle = [conversation for conversation in conversations if conversation.held and not conversation.users]
+        for conversation in idle:
+            conversation.forgotten()
+            self.counts.dropped_caches += 1
+        if idle and self._outbox is not None:
+            self._outbox.put((0, "drop", ([conversation.id for conversation in idle],)))
 
     def _sweep(self) -> None:
         """Closes conversations that were left, and keeps the memory of the others under its budget."""
         now = self._clock()
-        if self._swept <= now < self._swept + SWEEP_SECONDS and self._active:
+        held = self.memory_bytes
+        if self._swept <= now < self._swept + SWEEP_SECONDS and held <= self.limits.memory_bytes:
             return
         self._swept = now
-        idle = sorted((c for c in self.conversations.values() if not c.users), key=lambda c: c.used_at)
+        idle = sorted((c for c in list(self.conversations.values()) if not c.users), key=lambda c: c.used_at)
         for conversation in idle:
             if conversation.used_at + self.limits.idle_seconds < now:
                 self._close(conversation)
-        held = self.memory_bytes
         for conversation in idle:
             if held <= self.limits.memory_bytes:
                 break
-            if conversation.chat is not None:
-                held -= conversation.memory_bytes
-                conversation.drop()
-                self.counts.dropped_caches += 1
-
-    # -- models ----------------------------------------------------------------------------------------------------
-
-    def _load(self, choice: ModelChoice) -> None:
-        self.state = f"loading {choice.name}"
-        future = self._runtime
-        try:
-            future.set_result(Runtime(choice, *self._load_choice(choice, self._tell_state)))
-            self.state = "ready"
-        except VideoLLMError as error:
-            self.state = "failed"
-            future.set_exception(error)
-        except Exception as error:
-            log.exception("the model could not be loaded")
-            self.state = "failed"
-            future.set_exception(
-                UnavailableError(f"the model could not be loaded ({type(error).__name__}); see the log")
-            )
-
-    def _tell_state(self, words: str) -> None:
-        self.state = words
-
-    def _switch(self, choice: ModelChoice) -> Runtime:
-        while self._waiting or self._active:
-            self._admit()
-            for turn in list(self._active):
-                self._advance(turn)
-        before = self.runtime
-        for conversation in self.conversations.values():
-            conversation.drop()
-            conversation.runtime = None  # the model before must not be kept by it
-        self._runtime = _uncancellable()  # both do not fit: the one before goes first
-        previous = None if before is None else before.choice
-        before = None
-        self._load(choice)
-        failure = self._runtime.exception()
-        if failure is not None and previous is not None:
-            self._runtime = _uncancellable()
-            self._load(previous)
-        if failure is not None:
-            raise failure
-        return self._runtime.result()
+            held -= conversation.memory_bytes
+            self.drop(conversation)
 
 
-def _uncancellable() -> Future[Runtime]:
+def _uncancellable() -> Future[Any]:
     """A future that outlives those who wait for it."""
-    future: Future[Runtime] = Future()
+    future: Future[Any] = Future()
     future.set_running_or_notify_cancel()
     return future
 
 
-def _last_question(chat: ChatSession) -> int:
-    """Where in its messages the last answered question stands."""
-    return max(i for i, message in enumerate(chat.messages) if message.role == "assistant") - 1
-
-
-def _load(choice: ModelChoice, tell: Callable[[str], None]) -> tuple[Any, Any]:
-    return hub.load(
-        choice.model,
-        bits=choice.bits,
-        device=choice.device,
-        announce=lambda plan: tell(f"loading {choice.name}, which takes {plan.total_bytes / 2**30:.1f} GiB"),
-    )
+def _last_question(messages: Sequence[Message]) -> Message:
+    """The last one that was answered."""
+    last = max(i for i, message in enumerate(messages) if message.role == "assistant")
+    return next(message for message in reversed(messages[:last]) if message.role == "user")
