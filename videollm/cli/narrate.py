@@ -30,16 +30,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=float, default=0.0, metavar="SECONDS", help="where to begin")
     parser.add_argument("--end", type=float, metavar="SECONDS", help="where to end")
     parser.add_argument(
-        "--model", default="tiny", metavar="NAME|DIR", help="a chat model or LaViLa's narrator; default: tiny"
+        "--model",
+        default="tiny",
+        metavar="NAME|DIR",
+        help="a chat model or LaViLa's narrator (tiny_narrator); default: tiny",
     )
     parser.add_argument("--question", metavar="TEXT", help="what a chat model is asked about each window")
     parser.add_argument("--bits", type=int, choices=(4, 8), help="quantise the language model of a chat model")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, ...")
-    parser.add_argument("--scorer", metavar="DIR", help="a LaViLa dual encoder, which keeps the sentences that fit")
+    parser.add_argument(
+        "--scorer",
+        metavar="NAME|DIR",
+        help="a LaViLa dual encoder (tiny_dual_encoder), which keeps the sentences that fit",
+    )
     parser.add_argument("--candidates", type=int, default=1, metavar="N", help="sentences drawn a window; 1 is greedy")
     parser.add_argument("--top-k", type=int, default=1, metavar="K", help="of them, how many are kept; default: 1")
     parser.add_argument("--threshold", type=float, metavar="X", help="least similarity of what is kept; default: 0.5")
-    parser.add_argument("--rephraser", metavar="DIR", help="a T5 that says each sentence in other words, too")
+    parser.add_argument(
+        "--rephraser",
+        metavar="NAME|DIR",
+        help="a T5 (tiny_rephraser) that says each sentence in other words, too",
+    )
     parser.add_argument(
         "--repeats", type=float, default=1.0, metavar="X", help="how alike, up to 1, neighbours are to be made one"
     )

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 _LARGE_BYTES = 2**30
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
-EMBEDDED = {"tiny": Path(__file__).resolve().parents[1] / "assets" / "tiny"}
+_NAMES = ("tiny", "tiny_dual_encoder", "tiny_narrator", "tiny_rephraser")
+EMBEDDED = {name: Path(__file__).resolve().parents[1] / "assets" / name for name in _NAMES}
+"""The models that come with the package. `load` is for the first one, which answers in a chat; the others are LaViLa's,
+see `videollm.models.families`."""
+
+
+def folder_of(name_or_folder: str | Path) -> Path:
+    """The folder that a name in `EMBEDDED` stands for, or that is given; it may not be there."""
+    return EMBEDDED.get(str(name_or_folder), Path(name_or_folder).expanduser())
 
 
 def find(name_or_folder: str | Path = "tiny") -> Path:
@@ -34,9 +42,9 @@ def find(name_or_folder: str | Path = "tiny") -> Path:
         ModelNotFoundError: if there is no such model.
     """
     asked = str(name_or_folder)
-    folder = EMBEDDED.get(asked, Path(asked).expanduser())
+    folder = folder_of(asked)
     if not folder.is_dir():
-        hint = "run `make tiny` to build it" if asked in EMBEDDED else f"name one of {', '.join(EMBEDDED)}, or a folder"
+        hint = "run `make tiny` to build it" if asked in EMBEDDED else "name tiny, or a folder"
         raise ModelNotFoundError(f"no model {asked!r}: there is no folder {folder}; {hint}")
     config = folder / "config.json"
     if not config.is_file():

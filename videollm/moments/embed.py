@@ -76,7 +76,7 @@ def load_sight_encoder(folder: str | Path, device: str | None = None) -> SightEn
 
     from videollm.models.lavila import LavilaDualEncoder, LavilaProcessor
 
-    place, where = Path(folder).expanduser(), hub.choose_device(device)
+    place, where = hub.folder_of(folder), hub.choose_device(device)
     try:
         kind = json.loads((place / "config.json").read_text(encoding="utf-8")).get("model_type")
         if kind != "lavila_dual_encoder":

@@ -215,7 +215,7 @@ def load_narrator(
     """A narrator from a name or a folder: of a chat model, or of LaViLa's narrator.
 
     Args:
-        name_or_folder: ``"tiny"``, or what ``videollm convert`` or ``save_pretrained`` wrote.
+        name_or_folder: ``"tiny"``, ``"tiny_narrator"``, or what ``videollm convert`` or ``save_pretrained`` wrote.
         device, bits, announce: as of `videollm.models.hub.load`.
         question: what a chat model is asked.
 
@@ -232,7 +232,7 @@ def load_narrator(
         raise ConfigError(f"{name_or_folder} is LaViLa's narrator, which is not quantised; leave --bits out")
     from videollm.models.lavila import LavilaNarrator
 
-    folder = Path(name_or_folder).expanduser()
+    folder = hub.folder_of(name_or_folder)
     return LavilaNarrations(*_lavila(LavilaNarrator, folder, device), identity={"weights": _weights_of(folder)})
 
 
@@ -249,7 +249,7 @@ def load_scorer(folder: str | Path, *, device: str | None = None) -> DualEncoder
         raise ModelNotFoundError(f"no scorer in {folder}: it {found}; give the folder of a LaViLa dual encoder")
     from videollm.models.lavila import LavilaDualEncoder
 
-    place = Path(folder).expanduser()
+    place = hub.folder_of(folder)
     return DualEncoderScorer(*_lavila(LavilaDualEncoder, place, device), identity=_weights_of(place))
 
 
@@ -264,7 +264,7 @@ def load_rephraser(folder: str | Path, *, device: str | None = None) -> Rephrase
 
     if _model_type(folder) is None:
         raise ModelNotFoundError(f"no rephraser in {folder}: it holds no config.json; give the folder of a T5")
-    rephraser = Rephraser.from_pretrained(Path(folder).expanduser())
+    rephraser = Rephraser.from_pretrained(hub.folder_of(folder))
     rephraser.model.to(hub.choose_device(device))
     return rephraser
 
@@ -288,7 +288,7 @@ def _lavila(kind: Any, folder: Path, device: str | None) -> tuple[Any, Any]:
 
 
 def _model_type(name_or_folder: str | Path) -> str | None:
-    folder = hub.EMBEDDED.get(str(name_or_folder), Path(name_or_folder).expanduser())
+    folder = hub.folder_of(name_or_folder)
     try:
         return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError):

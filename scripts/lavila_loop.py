@@ -1,0 +1,320 @@
+"""The loop of LaViLa's paper at small size, on the drawn world: ``python scripts/lavila_loop.py [--seeds 3]``.
+
+1. Films of the drawn world, and what people wrote about a few moments of them (`videollm.data.world_narrations`).
+2. The eye along time: what the encoders of clips begin with, as the published ones begin with CLIP and TimeSformer.
+3. The rephraser learns from pairs of sentences that say the same.
+4. The baseline dual encoder and the narrator learn from the people's sentences.
+5. The narrator narrates the films that nobody wrote about; the baseline's scores are the filter; the rephraser says
+   what is left in other words.
+6. The dual encoder learns from both: once for each seed, beside one of the same seed and as many steps that learns from
+   people's sentences alone. Both find 1,000 held-out clips from their captions: the table that is printed.
+
+``--ship`` trains the dual encoder on the mixture for longer and puts all three into videollm/assets. It may be stopped
+and started again at any time: what is finished is kept, an interrupted run goes on from its newest checkpoint.
+
+Source: Zhao et al., "Learning Video Representations from Large Language Models" (2022), section 3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import T5ForConditionalGeneration
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from videollm.data.clip_items import ClipFrames, clip_of
+from videollm.data.sample import JsonlSamples, Media, Sample, write_samples
+from videollm.data.world_narrations import (
+    Captioner,
+    Facts,
+    Shown,
+    draw_facts,
+    film,
+    film_scenes,
+    read_facts,
+    texts_of_the_world,
+)
+from videollm.evaluation.retrieval import retrieval_scores
+from videollm.media.read import read_clip
+from videollm.media.sampling import FrameSampling, segment_centre_indices
+from videollm.media.write import write_video
+from videollm.messages import MediaPart, assistant, user
+from videollm.models import families
+from videollm.models.lavila import LavilaDualEncoder, LavilaNarrator
+from videollm.training.recipe import read_recipe
+from videollm.training.tiny_lavila import FRAMES, save_start
+
+RUN = ROOT / "runs/tiny_lavila"
+ASSETS = ROOT / "videollm/assets"
+PAIRS = 20_000
+EYE_CLIPS = 8000
+SCENES_A_FILM = 60
+HUMAN_FILMS, UNLABELLED_FILMS = 16, 36
+HUMAN_CLIPS = 1000
+TEST_CLIPS = 1000
+WINDOW_SECONDS, STRIDE_SECONDS, THRESHOLD = 4.0, 2.0, 0.5
+
+
+def step(folder: Path, what: str) -> bool:
+    """Whether a step is still to be done."""
+    done = folder.exists()
+    print(f"{what}: {'done before' if done else 'running'}", flush=True)
+    return not done
+
+
+def videollm(*words: object, log: str) -> None:
+    """A command of the package, its words into a log."""
+    command = [sys.executable, "-m", "videollm", *map(str, words)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    started = time.monotonic()
+    print("  videollm", *words, flush=True)
+    with (RUN / f"{log}.log").open("ab") as file:
+        if subprocess.run(command, cwd=ROOT, stdout=file, stderr=file, env=environment).returncode:
+            sys.exit(f"failed; see runs/tiny_lavila/{log}.log")
+    print(f"  {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
+
+
+# --- 1: data ----------------------------------------------------------------------------------------------------------
+
+
+def clip_sample(name: str, path: Path, start: float, end: float, texts: Sequence[str], source: str) -> Sample:
+    """A stretch of a film and what is said of it."""
+    shown = user("", [MediaPart("clip", "video")])
+    return Sample(name, (shown, *map(assistant, texts)), {"clip": Media(str(path), start, end)}, source)
+
+
+def around(moment: float, end: float) -> tuple[float, float]:
+    """The window that a sentence about a moment belongs to, inside of a film."""
+    start = min(max(moment - WINDOW_SECONDS / 2, 0.0), max(end - WINDOW_SECONDS, 0.0))
+    return round(start, 3), round(min(start + WINDOW_SECONDS, end), 3)
+
+
+def write_film(path: Path, scenes: Sequence[Any]) -> list[Shown]:
+    """A film as a file, if it is not there; what it shows."""
+    frames, told = film(scenes)
+    if not path.exists():
+        write_video(path, frames, fps=4, preset="ultrafast", key_every=16)
+    return told
+
+
+def write_data(folder: Path) -> None:
+    """Films with people's sentences, films without, and the clips that are kept for testing."""
+    rng, say = np.random.default_rng([0, 43]), Captioner()
+    for name in ("human", "unlabelled", "test"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    moments: list[Sample] = []
+    for number in range(HUMAN_FILMS):
+        path = folder / f"human/{number:02}.mp4"
+        told = write_film(path, list(islice(film_scenes(number), SCENES_A_FILM)))
+        for shown in told:
+            moment = float(rng.uniform(shown.start_seconds + 0.3, shown.end_seconds - 0.3))
+            window = around(moment, told[-1].end_seconds)
+            moments.append(clip_sample(f"human-{len(moments)}", path, *window, [say(shown.facts, rng)], "human"))
+    chosen = np.sort(rng.permutation(len(moments))[:HUMAN_CLIPS])
+    write_samples(folder / "human.jsonl", [moments[index] for index in chosen])
+    for number in range(UNLABELLED_FILMS):
+        write_film(folder / f"unlabelled/{number:02}.mp4", list(islice(film_scenes(100 + number), SCENES_A_FILM)))
+    known: set[Facts] = set()
+    tests: list[Sample] = []
+    for number in range(40):
+        path = folder / f"test/{number:02}.mp4"
+        told = write_film(path, list(islice(film_scenes(number, ("one", "two"), kept=True), SCENES_A_FILM)))
+        for shown in told:
+            if shown.facts not in known and len(tests) < TEST_CLIPS:
+                known.add(shown.facts)
+                window = around((shown.start_seconds + shown.end_seconds) / 2, told[-1].end_seconds)
+                tests.append(clip_sample(f"test-{len(tests)}", path, *window, [say(shown.facts, rng)], "test"))
+        if len(tests) == TEST_CLIPS:
+            break
+    write_samples(folder / "test.jsonl", tests)
+    write_pairs(folder / "pairs.jsonl")
+
+
+def write_pairs(path: Path) -> None:
+    """Sentences and others of the same meaning: what a paraphrase corpus is to the published rephraser."""
+    rng, say = np.random.default_rng([0, 41]), Captioner(0.0)
+
+    def pairs() -> Iterator[Sample]:
+        for number in range(PAIRS):
+            facts = draw_facts(rng)
+            said = list(dict.fromkeys(say(facts, rng) for _ in range(12)))[:4]
+            if len(said) > 1:
+                yield Sample(f"pair-{number}", (user(said[0]), *map(assistant, said[1:])), {}, "pairs")
+
+    write_samples(path, pairs())
+
+
+class OwnFilms(ClipFrames):
+    """Keeps frames of films that this script made: they are read here, without a process of limits for each."""
+
+    def _decoded(self, media: Media, seed: int | None) -> np.ndarray:
+        sampling = FrameSampling("centre", frames=self.frames)
+        clip = read_clip(media.path, frames=sampling, start_seconds=media.start_seconds, end_seconds=media.end_seconds)
+        assert clip.frames is not None
+        pixels = clip.frames.pixels
+        return pixels if len(pixels) == self.frames else pixels[segment_centre_indices(len(pixels), self.frames)]
+
+
+def kept_frames(path: Path) -> Iterator[tuple[Sample, np.ndarray]]:
+    """The samples of a file and their frames, which are decoded once and kept for every run."""
+    samples, frames = JsonlSamples(path), OwnFilms(FRAMES, kept=str(RUN / "frames"))
+    draw = np.random.default_rng(0)
+    for index in range(len(samples)):
+        yield samples[index], frames(clip_of(samples[index]), draw)
+
+
+# --- 2 to 4: what the loop begins with ----------------------------------------------------------------------------------
+
+
+def learn_the_eye() -> None:
+    """The run of train_configs/tiny_lavila_eye.yaml, on clips that are drawn as they are needed."""
+    from videollm.training.run import train
+    from videollm.training.tiny_lavila import eye_pieces
+
+    recipe: Any = read_recipe(ROOT / "train_configs/tiny_lavila_eye.yaml")
+    train(recipe, pieces=eye_pieces(recipe, EYE_CLIPS))
+
+
+# --- 5: narrations ------------------------------------------------------------------------------------------------------
+
+
+def write_narrated(narrations: Path, target: Path) -> None:
+    """The narrations of films as samples: stretches of at most a window, the narrator's words and the rephraser's."""
+
+    def found() -> Iterator[Sample]:
+        for file in sorted(narrations.glob("*.jsonl")):
+            film_path = RUN / f"data/unlabelled/{file.stem.removesuffix('.mp4')}.mp4"
+            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines()):
+                told = json.loads(line)
+                start, end = told["start_seconds"], told["end_seconds"]
+                if end - start < 1.0:
+                    continue
+                middle = (start + end) / 2
+                start, end = max(start, middle - WINDOW_SECONDS / 2), min(end, middle + WINDOW_SECONDS / 2)
+                texts = list(dict.fromkeys([told["text"], *told.get("rephrased", ())]))
+                yield clip_sample(f"{file.stem}-{number}", film_path, round(start, 3), round(end, 3), texts, "narrated")
+
+    write_samples(target, found())
+
+
+# --- 6: the comparison --------------------------------------------------------------------------------------------------
+
+
+def retrieval(folder: Path) -> dict[str, float]:
+    """How well a dual encoder finds the 1,000 held-out clips from their captions, and the captions from the clips."""
+    torch.set_num_threads(1)
+    model, processor = families.load(folder, LavilaDualEncoder, device="cpu")
+    pairs = [(frames, sample.messages[-1].text) for sample, frames in kept_frames(RUN / "data/test.jsonl")]
+    videos, texts = [], []
+    with torch.inference_mode():
+        for at in range(0, len(pairs), 50):
+            frames, said = zip(*pairs[at : at + 50], strict=True)
+            found = model(**processor.clips(frames), **processor.texts(said))
+            videos.append(found.video_embeds)
+            texts.append(found.text_embeds)
+    similarity = (torch.cat(texts) @ torch.cat(videos).T).numpy()
+    to_video, to_text = retrieval_scores(similarity), retrieval_scores(similarity.T)
+    return {**to_video, "texts R1": to_text["R1"], "own": float(np.diag(similarity).mean())}
+
+
+def facts_retrieval() -> float:
+    """R@1 of who reads the facts of captions, and sees those of clips without error."""
+    facts = [read_facts(sample.messages[-1].text) for sample, _ in kept_frames(RUN / "data/test.jsonl")]
+    return retrieval_scores(np.array([[float(a == b) for b in facts] for a in facts]))["R1"]
+
+
+def compare(seeds: int) -> None:
+    """Trains and tests both sides for each seed; prints the table."""
+    scores: dict[str, list[dict[str, float]]] = {"human": [], "mixture": []}
+    for seed in range(seeds):
+        for side, found in scores.items():
+            name = f"{side}_{seed}"
+            if step(RUN / name / "model", name):
+                videollm("train", f"train_configs/tiny_lavila_{side}.yaml", "--set", f"seed={seed}",
+                         "--set", f"output=runs/tiny_lavila/{name}", log=name)  # fmt: skip
+            found.append(retrieval(RUN / name / "model"))
+            print(f"  {name}: " + ", ".join(f"{key} {value:.3f}" for key, value in found[-1].items()), flush=True)
+    print(f"\n{TEST_CLIPS} held-out clips, text to video; mean and spread of {seeds} seeds")
+    print("| learned from | R@1 | R@5 | median rank |\n|---|---|---|---|")
+    for side, found in scores.items():
+        cells = []
+        for key in ("R1", "R5", "MedR"):
+            values = [one[key] for one in found]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            cells.append(f"{statistics.mean(values):.3f} ± {spread:.3f}")
+        print(f"| {side} | {' | '.join(cells)} |")
+    print(f"| chance | {1 / TEST_CLIPS:.3f} | {5 / TEST_CLIPS:.3f} | {(TEST_CLIPS + 1) / 2:.1f} |")
+    print(f"| the facts themselves | {facts_retrieval():.3f} | | |", flush=True)
+
+
+# --- to the end ---------------------------------------------------------------------------------------------------------
+
+
+def ship(source: Path, target: Path) -> None:
+    """A finished model into the package, in half precision; its card stays."""
+    import shutil
+
+    kind = json.loads((source / "config.json").read_text(encoding="utf-8"))["model_type"]
+    classes = {"lavila_dual_encoder": LavilaDualEncoder, "lavila_narrator": LavilaNarrator}
+    target.mkdir(parents=True, exist_ok=True)
+    for file in source.iterdir():
+        if file.suffix != ".safetensors":
+            shutil.copy2(file, target / file.name)
+    model = classes.get(kind, T5ForConditionalGeneration).from_pretrained(source, local_files_only=True)
+    model.half().save_pretrained(target)
+    print(f"{target}: {sum(file.stat().st_size for file in target.iterdir()) / 1e6:.1f} MB", flush=True)
+
+
+def main() -> None:
+    """Every step that is not done."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3, help="of the comparison; default: 3")
+    parser.add_argument(
+        "--ship", action="store_true", help="then train for longer, and put the models into the package"
+    )
+    args = parser.parse_args()
+    data = RUN / "data"
+    if step(data / "pairs.jsonl", "data"):
+        write_data(data)
+    if step(RUN / "start/rephraser", "start"):
+        save_start(RUN / "start", texts_of_the_world())
+    if step(RUN / "eye/model", "eye"):
+        learn_the_eye()
+    if step(RUN / "rephraser/model", "rephraser"):
+        videollm("train", "train_configs/tiny_lavila_rephraser.yaml", log="rephraser")
+    if step(RUN / "human_0/model", "baseline"):
+        videollm("train", "train_configs/tiny_lavila_human.yaml", log="human_0")
+    if step(RUN / "narrator/model", "narrator"):
+        videollm("train", "train_configs/tiny_lavila_narrator.yaml", log="narrator")
+    if step(data / "narrated.jsonl", "narrations"):
+        videollm(
+            "narrate", data / "unlabelled", "--out", RUN / "narrations", "--model", RUN / "narrator/model",
+            "--scorer", RUN / "human_0/model", "--rephraser", RUN / "rephraser/model", "--threshold", THRESHOLD,
+            "--window", WINDOW_SECONDS, "--stride", STRIDE_SECONDS, "--batch", 32, log="narrations",
+        )  # fmt: skip
+        write_narrated(RUN / "narrations", data / "narrated.jsonl")
+    compare(args.seeds)
+    if args.ship:
+        if step(RUN / "dual_encoder/model", "dual encoder to ship"):
+            videollm("train", "train_configs/tiny_lavila_dual_encoder.yaml", log="dual_encoder")
+        print({key: round(value, 3) for key, value in retrieval(RUN / "dual_encoder/model").items()})
+        for name in ("dual_encoder", "narrator", "rephraser"):
+            ship(RUN / name / "model", ASSETS / f"tiny_{name}")
+
+
+if __name__ == "__main__":
+    main()
