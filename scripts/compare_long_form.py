@@ -101,7 +101,7 @@ def dual_encoder(name_or_folder: str) -> Averaged:
     encoder = load_sight_encoder(hub.EMBEDDED.get(name_or_folder, Path(name_or_folder)))
 
     def clip(frames: Frames) -> torch.Tensor:
-        (row,) = encoder.clips([Clip(frames, None)])
+        (row,) = encoder.clips([Clip("film", "video", "", frames.duration_seconds, frames)])
         assert row is not None
         return _unit(torch.from_numpy(row))
 

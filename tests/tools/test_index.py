@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("lancedb", reason="lancedb (the index extra) is not installed")
 
+from tests.models.lf_vila.small_lf_vila import small_model as long_model
+from tests.models.lf_vila.small_lf_vila import small_processor
 from tests.small_model import small_model
 from tests.tools.small_lavila import dual_encoder_folder
 from videollm.data.world_files import test_scene as kept_scene
@@ -19,10 +21,13 @@ from videollm.data.world_files import write_scene
 from videollm.errors import ConfigError, ModelNotFoundError, MomentIndexError
 from videollm.media.decode_worker import close_server
 from videollm.models import hub
+from videollm.models.lf_vila import LfVilaForPreTraining
 from videollm.moments.embed import load_sight_encoder
+from videollm.moments.long_form import LongFormEncoder
 from videollm.moments.store import MomentStore
 from videollm.tools.index import LISTEN_QUESTION, LOOK_QUESTION, Crew, IndexSettings, index
 from videollm.tools.narrators import ChatNarrator, load_narrator
+from videollm.tools.search import search
 
 SETTINGS = IndexSettings(window_seconds=2.0, stride_seconds=2.0, batch_windows=2)
 
@@ -103,6 +108,17 @@ def test_vectors_of_windows(films: Path, tmp_path: Path, random_crew: Crew) -> N
         store.check_encoder("seen", "another")
     with pytest.raises(MomentIndexError, match="use the same, or make another index"):
         index([], tmp_path / "index", Crew(random_crew.narrator))
+
+
+def test_windows_within_the_stretch_around_them(films: Path, tmp_path: Path, random_crew: Crew) -> None:
+    processor = small_processor(tmp_path)
+    long = LongFormEncoder(long_model(LfVilaForPreTraining), processor, "small")
+    index(listed(films)[:1], tmp_path / "index", replace(random_crew, long=long), SETTINGS)
+    store = MomentStore.open(tmp_path / "index")
+    hits = search(store, "a red circle", encoder=random_crew.encoder, long=long, limit=100)
+    assert len(hits) == len(store) and all({"seen", "long"} <= set(hit.why) for hit in hits)
+    with pytest.raises(MomentIndexError, match="search with the encoder that made the index"):
+        search(store, "a red circle", long=LongFormEncoder(long.model, long.processor, "another"))
 
 
 def test_a_broken_video_does_not_stop_the_others(films: Path, tmp_path: Path, random_crew: Crew) -> None:

@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=float, metavar="SECONDS", help="only behind this time of a video")
     parser.add_argument("--end", type=float, metavar="SECONDS", help="only before this time of a video")
     parser.add_argument("--encoder", metavar="DIR", help="the LaViLa dual encoder that the index was made with")
-    parser.add_argument("--device", help="of the encoder: cpu, cuda, cuda:1, mps, ...")
+    parser.add_argument("--long", metavar="DIR", help="the LF-VILA that the index was made with")
+    parser.add_argument("--device", help="of the encoders: cpu, cuda, cuda:1, mps, ...")
     parser.add_argument("--json", action="store_true", help="one JSON object a moment")
 
 
@@ -38,12 +39,14 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= start < end:
         raise ConfigError(f"--start must be from 0 and before --end, found {start:g} to {end:g}")
     store = MomentStore.open(args.index)
-    encoder = None
-    if args.encoder is not None:
+    encoder = long = None
+    if args.encoder is not None or args.long is not None:
         quiet()
         from videollm.moments.embed import load_sight_encoder
+        from videollm.moments.long_form import load_long_form_encoder
 
-        encoder = load_sight_encoder(args.encoder, args.device)
+        encoder = None if args.encoder is None else load_sight_encoder(args.encoder, args.device)
+        long = None if args.long is None else load_long_form_encoder(args.long, args.device)
     between = None if args.start is None and args.end is None else (start, min(end, 1e9))
     paths = None if args.video is None else [str(Path(video).resolve()) for video in args.video]
     if paths is not None:
@@ -51,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         for path in paths:
             if path not in known:
                 raise ConfigError(f"{path} is not in {args.index}; index it first, or leave --video out")
-    hits = search(store, words, encoder=encoder, paths=paths, between_seconds=between, limit=args.limit)
+    hits = search(store, words, encoder=encoder, long=long, paths=paths, between_seconds=between, limit=args.limit)
     for hit in hits:
         if args.json:
             print(json.dumps(asdict(hit), ensure_ascii=False))

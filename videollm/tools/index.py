@@ -24,7 +24,10 @@ from videollm.moments.store import MomentStore
 from videollm.tools.narrate import LONG_FILE, Progress, Report
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from videollm.moments.embed import SightEncoder
+    from videollm.moments.long_form import LongFormEncoder
     from videollm.tools.narrators import Narrator
 
 LOOK_QUESTION = "Describe the video."
@@ -68,17 +71,24 @@ class Crew:
     Attributes:
         narrator: tells what is seen.
         listener: tells what is heard; None: nobody does.
-        encoder: makes the vectors of what is seen; None: there are none, and only words find anything.
+        encoder: makes the vectors of what is seen; None: there are none.
+        long: makes those of windows as part of the stretch around them; None: there are none. Without vectors only
+            words find anything.
     """
 
     narrator: Narrator
     listener: Narrator | None = None
     encoder: SightEncoder | None = None
+    long: LongFormEncoder | None = None
 
     def open(self, into: str | Path) -> MomentStore:
         """The index for this crew's vectors; raises MomentIndexError where it is of another's."""
-        widths: dict[VectorKind, int] = {} if self.encoder is None else {"seen": self.encoder.width}
-        names: dict[VectorKind, str] = {} if self.encoder is None else {"seen": self.encoder.name}
+        widths: dict[VectorKind, int] = {}
+        names: dict[VectorKind, str] = {}
+        if self.encoder is not None:
+            widths["seen"], names["seen"] = self.encoder.width, self.encoder.name
+        if self.long is not None:
+            widths["long"], names["long"] = self.long.width, self.long.name
         return MomentStore.create(into, widths, names)
 
     def made_by(self, settings: IndexSettings) -> str:
@@ -89,6 +99,8 @@ class Crew:
             "encoder": None if self.encoder is None else self.encoder.name,
             "windows": asdict(settings),
         }
+        if self.long is not None:
+            told["long"] = self.long.name
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -183,10 +195,18 @@ def _described(windows: Sequence[Window], crew: Crew, number: int) -> list[Momen
         sounds = [clip for clip in clips if clip.waveforms]
         told = iter(crew.listener.describe([_without_pictures(clip) for clip in sounds], 1, number))
         heard = [_first(next(told)) if clip.waveforms else "" for clip in clips]
-    vectors = [None for _ in clips] if crew.encoder is None else crew.encoder.clips(clips)
+    nothing = [None for _ in clips]
+    of_kind: dict[VectorKind, list[np.ndarray | None]] = {
+        "seen": nothing if crew.encoder is None else crew.encoder.clips(clips),
+        "long": nothing if crew.long is None else crew.long.windows(clips),
+    }
+    vectors = [
+        {kind: row for kind, rows in of_kind.items() if (row := rows[number]) is not None}
+        for number in range(len(clips))
+    ]
     return [
-        Moment(window.start_seconds, window.end_seconds, narration, sound, {} if vector is None else {"seen": vector})
-        for window, narration, sound, vector in zip(windows, seen, heard, vectors, strict=True)
+        Moment(window.start_seconds, window.end_seconds, narration, sound, found)
+        for window, narration, sound, found in zip(windows, seen, heard, vectors, strict=True)
     ]
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from videollm.moments.embed import SightEncoder
+    from videollm.moments.long_form import LongFormEncoder
 
 
 def search(
@@ -20,6 +21,7 @@ def search(
     query: str,
     *,
     encoder: SightEncoder | None = None,
+    long: LongFormEncoder | None = None,
     paths: Iterable[str] | None = None,
     between_seconds: tuple[float, float] | None = None,
     limit: int = 5,
@@ -29,7 +31,7 @@ def search(
     Args:
         store: the index.
         query: what is seen or heard.
-        encoder: the one that the index was made with; None: by words alone.
+        encoder, long: those that the index was made with; None: without such vectors, by words alone without both.
         paths: only in these videos.
         between_seconds: only in this stretch of them.
         limit: how many at most.
@@ -41,6 +43,9 @@ def search(
     if encoder is not None:
         store.check_encoder("seen", encoder.name)
         vectors["seen"] = encoder.words(query)
+    if long is not None:
+        store.check_encoder("long", long.name)
+        vectors["long"] = long.words(query)
     return store.search(query, vectors, paths=paths, between_seconds=between_seconds, limit=limit)
 
 
