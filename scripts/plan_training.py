@@ -5,7 +5,9 @@ every tensor that is alive is counted, and so is every multiplication. Weights a
 CUDA itself takes and what its allocator loses is not in the figures: leave a tenth free. With gradient checkpointing
 the figure is too high by about a fifth, with low-rank updates too by about a half (scripts/bench/training.py).
 
-    python scripts/plan_training.py RECIPE... [--shape 7b|13b|DIR] [--processes N] [--set KEY=VALUE]
+    python scripts/plan_training.py RECIPE... [--shape SIZE|DIR] [--processes N] [--set KEY=VALUE]
+
+A size is 7b or 13b of Video-LLaMA; base, large or large_336px of LaViLa; LF-VILA and the rephraser have one, published.
 
 Time is the operations at ``--share`` of the chip's peak (``--peak`` in TFLOP/s of bf16: an A100 has 312, an H100 989).
 """
@@ -35,10 +37,13 @@ from torch.utils.checkpoint import set_checkpoint_early_stop
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from videollm.models import hub, memory
+from videollm.models.lavila import LavilaClassifierConfig, LavilaDualEncoderConfig, LavilaNarratorConfig
+from videollm.models.lf_vila import LfVilaConfig, losses, video_encoder
 from videollm.models.video_llama import VideoLlamaConfig
-from videollm.settings import load_settings
+from videollm.training import lavila, lf_vila
 from videollm.training.freeze import freeze, rest
-from videollm.training.recipe import VideoLlamaRecipe
+from videollm.training.recipe import LavilaRecipe, LfVilaRecipe, Recipe, VideoLlamaRecipe, read_recipe
+from videollm.training.start import changed
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAMES, SEGMENTS = 8, 8
@@ -46,6 +51,8 @@ FRAMES, SEGMENTS = 8, 8
 REQUEST_TOKENS = 96
 """Of the words around a caption that is asked for, in the longest of the published templates; rounded up."""
 A100_TFLOPS, SHARE = 312.0, 0.4
+CHOICES = 4
+"""Of a question of How2QA."""
 GIB = 2**30
 
 
@@ -101,7 +108,7 @@ class TrainingPlan:
         weights_bytes: as they are kept while it trains.
         step_bytes: the most that is alive beside them: gradients, states of the optimiser, activations.
         batch: samples in a pass of one GPU.
-        tokens: of a sample, padded.
+        tokens: of a sample, padded: of text, and of what is shown where a decoder reads both.
         operations: of a step of one GPU, all its passes together; a multiplication and an addition are two.
     """
 
@@ -138,8 +145,10 @@ def sample_tokens(recipe: VideoLlamaRecipe, config: VideoLlamaConfig) -> int:
     return math.ceil(tokens / 16) * 16
 
 
-def learner(recipe: VideoLlamaRecipe, config: VideoLlamaConfig) -> Any:
+def learner(recipe: Recipe, config: Any) -> Any:
     """The model of a recipe on the meta device, with what learns unfrozen, and low-rank updates where there are any."""
+    if not isinstance(recipe, VideoLlamaRecipe):
+        return _other_learner(recipe, config)
     model = memory.empty_model(config)
     freeze(model, recipe.stage, recipe.branches)
     if recipe.lora_rank:
@@ -154,10 +163,27 @@ def learner(recipe: VideoLlamaRecipe, config: VideoLlamaConfig) -> Any:
     return model
 
 
-def place(model: Any, recipe: VideoLlamaRecipe) -> int:
+def _other_learner(recipe: Recipe, config: Any) -> Any:
+    with torch.device("meta"):
+        if isinstance(recipe, LfVilaRecipe):
+            model = lf_vila.MODELS[recipe.stage](config)
+            lf_vila.freeze(model, recipe)
+        else:
+            assert isinstance(recipe, LavilaRecipe)
+            model = lavila.MODELS[recipe.stage][0](config)
+            lavila.freeze(model, recipe)
+    if recipe.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
+def place(model: Any, recipe: Recipe) -> int:
     """Move a model from meta to where a `FakeTensorMode` takes it to have numbers; returns the bytes of its weights."""
-    kept = memory.PRECISIONS[f"{recipe.bits}-bit" if recipe.bits else "bf16" if recipe.bf16 else "fp32"]
-    number = torch.bfloat16 if recipe.bf16 else torch.float32
+    # Other families are held in full precision, but by DeepSpeed.
+    half = recipe.bf16 and (isinstance(recipe, VideoLlamaRecipe) or recipe.deepspeed is not None)
+    bits = getattr(recipe, "bits", None)
+    kept = memory.PRECISIONS[f"{bits}-bit" if bits else "bf16" if half else "fp32"]
+    number = torch.bfloat16 if half else torch.float32
     size = 0
     # What learns is held in full precision.
     for weight, parameter in zip(memory.weights_of(model), model.parameters(), strict=True):
@@ -169,12 +195,18 @@ def place(model: Any, recipe: VideoLlamaRecipe) -> int:
         for name, value in module.named_buffers(recurse=False):
             module.register_buffer(name, torch.empty(value.shape, dtype=value.dtype))
     model.train()
-    rest(model)
+    if isinstance(recipe, VideoLlamaRecipe):
+        rest(model)
     return size
 
 
-def step(model: Any, recipe: VideoLlamaRecipe, tokens: int, learned: int) -> torch.Tensor:
-    """The loss of a batch as large as the recipe makes it."""
+def step(model: Any, recipe: Recipe, tokens: int, learned: int) -> torch.Tensor:
+    """The loss of a batch as large as the recipe makes it; of one piece of it, where it is embedded in pieces."""
+    if isinstance(recipe, LavilaRecipe):
+        return _lavila_step(model, recipe, tokens)
+    if isinstance(recipe, LfVilaRecipe):
+        return _lf_vila_step(model, recipe, tokens)
+    assert isinstance(recipe, VideoLlamaRecipe)
     config, batch = model.config, recipe.batch_size
     soft = []
     if "video" in recipe.branches:
@@ -202,6 +234,59 @@ def step(model: Any, recipe: VideoLlamaRecipe, tokens: int, learned: int) -> tor
     return torch.nn.functional.cross_entropy(logits.float(), torch.zeros(len(logits), dtype=torch.long))
 
 
+def _lavila_step(model: Any, recipe: LavilaRecipe, tokens: int) -> torch.Tensor:
+    batch = min(recipe.batch_size, recipe.piece_size or recipe.batch_size)
+    ids = torch.zeros(batch, tokens, dtype=torch.long)
+    if recipe.stage == "rephraser":
+        return model(input_ids=ids, labels=ids).loss
+    vision = model.config.vision_config
+    pixels = torch.zeros(batch, vision.num_frames, 3, vision.image_size, vision.image_size)
+    if recipe.stage == "classifier":
+        heads = len(model.config.num_classes)
+        return model(pixels, torch.zeros(batch, heads, dtype=torch.long), recipe.label_smoothing).loss
+    if recipe.stage == "narrator":
+        logits = model(pixel_values=pixels, input_ids=ids, use_cache=False).logits[:, :-1]
+        return lavila.caption_loss(logits.float(), ids[:, 1:]).loss
+    found = model(pixel_values=pixels, input_ids=ids, attention_mask=torch.ones_like(ids))
+    videos, texts = found.video_embeds.float(), found.text_embeds.float()
+    if recipe.stage == "ranking":  # all comparisons, without picking those off the diagonal, which has no fixed size
+        return lavila.max_margin_loss(videos @ texts.mT, recipe.margin, keep_diagonal=True)
+    return lavila.contrastive_loss(videos, texts, model.logit_scale.float()).loss
+
+
+def _lf_vila_step(model: Any, recipe: LfVilaRecipe, tokens: int) -> torch.Tensor:
+    config, batch = model.config, recipe.batch_size
+    height, width = config.video_config.image_size
+    pixels = torch.zeros(batch, config.num_frames, 3, height, width)
+    answers = torch.zeros(batch, dtype=torch.long)
+    if recipe.stage == "classification":
+        return model(pixels, answers).loss
+    length = config.max_sentence_tokens
+    shape = (batch, CHOICES) if recipe.stage == "multiple_choice" else (batch,)
+    ids = torch.zeros(*shape, tokens // length, length, dtype=torch.long)
+    mask = torch.ones_like(ids)
+    if recipe.stage == "stage1":
+        draw = losses.MtcDraw(*(torch.zeros(batch, 2, dtype=torch.long),) * 2, torch.zeros(batch, dtype=torch.long))
+        return model(pixels, ids, mask, draw=draw).loss
+    if recipe.stage == "retrieval":
+        return model(pixels, ids, mask).loss
+    if recipe.stage == "question_answering":
+        return model(pixels, ids, mask, answers).loss
+    if recipe.stage == "multiple_choice":
+        spans = torch.zeros(batch, config.num_frames, dtype=torch.long)
+        return model(pixels, ids, mask, answers, spans, torch.ones(batch, config.num_frames)).loss
+    # As the model's own second stage, but that hidden words are as many as there are on average, at fixed places.
+    video = model.video_positions(model.encode_video(pixels).tokens).flatten(1, 2)
+    sentences = model.text_encoder.read_sentences(ids, mask)
+    paragraph, mask = model.text_encoder.read_paragraph(sentences, mask)
+    states = model.text_encoder.read_with_video(paragraph, mask, video)
+    hidden = states[:, 1 : 1 + round(recipe.masked_share * tokens)].flatten(0, 1)
+    words = model.mlm_decoder(model.mlm_transform(hidden)).float()
+    match = model.match_head(model.text_encoder.bert.pooler(states)).float()
+    cross_entropy = torch.nn.functional.cross_entropy
+    return cross_entropy(words, torch.zeros(len(words), dtype=torch.long)) + cross_entropy(match, answers)
+
+
 def _forward_operations(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
     return sdpa_flop_count(query, key, value)
 
@@ -216,25 +301,34 @@ ATTENTION = {
 }
 
 
-def plan(recipe: VideoLlamaRecipe, config: VideoLlamaConfig, processes: int = 1) -> TrainingPlan:
+def plan(recipe: Recipe, config: Any, processes: int = 1) -> TrainingPlan:
     """Carry out a step without numbers.
 
     Args:
-        recipe: of stage 1 or 2, from a model's folder.
+        recipe: of Video-LLaMA of stage 1 or 2, from a model's folder; or of another family.
         config: of that model.
-        processes: GPUs; with DeepSpeed they share states of the optimiser, with ZeRO-3 weights, too.
+        processes: GPUs; with DeepSpeed they share states of the optimiser, with ZeRO-3 weights, too. What they send
+            each other, the embeddings of contrastive losses among it, is not counted.
     """
-    tokens = sample_tokens(recipe, config)
-    learned = recipe.max_caption_tokens if tokens < (recipe.max_tokens or math.inf) else None
+    learned = None
+    if isinstance(recipe, VideoLlamaRecipe):
+        tokens = sample_tokens(recipe, config)
+        learned = recipe.max_caption_tokens if tokens < (recipe.max_tokens or math.inf) else None
+    else:
+        tokens = text_tokens(recipe, config)
     model = learner(recipe, config)
     weights = memory.weights_of(model)
+    video_encoder.relative_positions.cache_clear()  # it may hold tensors without numbers of another plan
     # Early stopping raises an error through the modes, and its traceback keeps tensors alive that a real run lets go.
     with FakeTensorMode(), set_checkpoint_early_stop(False):
         weights_bytes = place(model, recipe)
         learning = [value for value in model.parameters() if value.requires_grad]
         numbers = sum(value.numel() for value in learning)
         total = sum(value.numel() for value in model.parameters())
-        optimizer = torch.optim.AdamW(learning, lr=recipe.learning_rate, foreach=False)
+        if recipe.momentum is None:
+            optimizer: Any = torch.optim.AdamW(learning, lr=recipe.learning_rate, foreach=False)
+        else:
+            optimizer = torch.optim.SGD(learning, recipe.learning_rate, recipe.momentum, foreach=False)
         alive = AliveBytes([*model.parameters(), *model.buffers()])
         operations = FlopCounterMode(display=False, custom_mapping=ATTENTION)
         with alive:
@@ -249,7 +343,7 @@ def plan(recipe: VideoLlamaRecipe, config: VideoLlamaConfig, processes: int = 1)
                 loss.backward()
             optimizer.step()
     peak = alive.peak
-    if recipe.bits:  # a weight is unpacked while it is used
+    if getattr(recipe, "bits", None):  # a weight is unpacked while it is used
         peak += max(math.prod(one.shape) for one in weights if one.quantised) * 2
     zero = 0
     if recipe.deepspeed:
@@ -260,18 +354,45 @@ def plan(recipe: VideoLlamaRecipe, config: VideoLlamaConfig, processes: int = 1)
         peak -= int((8 if zero == 1 else 12) * numbers * share)
     if zero == 3:
         weights_bytes -= int(weights_bytes * share)
+    passes = recipe.gradient_accumulation
+    if getattr(recipe, "piece_size", None):  # each piece forwards, forwards again, and backwards
+        passes = 4 / 3 * math.ceil(recipe.batch_size / recipe.piece_size)
     return TrainingPlan(
         parameters=total, learning=numbers, weights_bytes=weights_bytes, step_bytes=peak, batch=recipe.batch_size,
-        tokens=tokens, operations=float(operations.get_total_flops() * recipe.gradient_accumulation),
+        tokens=tokens, operations=float(operations.get_total_flops() * passes),
     )  # fmt: skip
 
 
-def shape_of(name: str) -> VideoLlamaConfig:
-    """A published size by name, or the shape of a model's folder."""
+def text_tokens(recipe: LavilaRecipe | LfVilaRecipe | Any, config: Any) -> int:
+    """Tokens of the longest text of LaViLa, or of all sentences of LF-VILA."""
+    if isinstance(recipe, LavilaRecipe):
+        return {"narrator": 77, "rephraser": 128, "classifier": 0}.get(recipe.stage, 77)
+    if recipe.stage == "classification":
+        return 0
+    asked = recipe.stage in ("question_answering", "multiple_choice")
+    sentences = recipe.sentences or (config.max_sentences if asked else config.num_clips)
+    return sentences * config.max_sentence_tokens
+
+
+def shape_of(name: str | None, recipe: Recipe | None = None) -> Any:
+    """A published size by name, or the shape of a model's folder; with what the recipe changes in it."""
+    if isinstance(recipe, LfVilaRecipe):
+        config = changed(LfVilaConfig(), recipe.shape)
+        if recipe.stage in ("stage1", "retrieval"):
+            config.text_config.num_hidden_layers = config.sentence_layers + config.paragraph_layers
+        return config
+    if isinstance(recipe, LavilaRecipe):
+        if recipe.stage == "rephraser":
+            from transformers import T5Config
+
+            return T5Config(d_model=1024, d_ff=4096, num_layers=24, num_heads=16, decoder_start_token_id=0)  # T5-large
+        kinds: dict[str, Any] = {"narrator": LavilaNarratorConfig, "classifier": LavilaClassifierConfig}
+        return changed(kinds.get(recipe.stage, LavilaDualEncoderConfig).preset(name or "base"), recipe.shape)
+    name = name or "7b"
     return VideoLlamaConfig.preset(name) if name in ("7b", "13b") else hub.read_config(hub.find(name))
 
 
-def lines(recipe: VideoLlamaRecipe, found: TrainingPlan, processes: int, peak: float, share: float) -> list[str]:
+def lines(recipe: Recipe, found: TrainingPlan, processes: int, peak: float, share: float) -> list[str]:
     """A table."""
     seconds = found.seconds(peak, share)
     samples = found.batch * recipe.gradient_accumulation * processes
@@ -291,16 +412,16 @@ def lines(recipe: VideoLlamaRecipe, found: TrainingPlan, processes: int, peak: f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="+", metavar="RECIPE")
-    parser.add_argument("--shape", default="7b", help="7b, 13b, or a model's folder")
+    parser.add_argument("--shape", help="7b, 13b, base, large, large_336px, or a folder of Video-LLaMA")
     parser.add_argument("--processes", type=int, default=1, help="GPUs")
     parser.add_argument("--peak", type=float, default=A100_TFLOPS, help="TFLOP/s of the chip")
     parser.add_argument("--share", type=float, default=SHARE, help="of the peak that is reached")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe")
     args = parser.parse_args()
     for path in args.recipes:
-        recipe = load_settings(path, VideoLlamaRecipe, args.set)
-        found = plan(recipe, shape_of(args.shape), args.processes)
-        print(f"{path}, shape {args.shape}, computed:")
+        recipe = read_recipe(path, args.set)
+        found = plan(recipe, shape_of(args.shape, recipe), args.processes)
+        print(f"{path}, shape {args.shape or 'published'}, computed:")
         print("\n".join(lines(recipe, found, args.processes, args.peak, args.share)), end="\n\n", flush=True)
 
 

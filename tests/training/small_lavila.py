@@ -23,6 +23,7 @@ from videollm.models.lavila import (
     LavilaProcessor,
 )
 
+STILL = {"dropout": 0.0, "attention_dropout": 0.0}
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "paraphrase:", "a", "red", "blue", "circle", "square", "rolls", "stops")
 TEXTS = ("a red circle rolls", "a blue square stops", "a red square rolls", "a blue circle stops")
 
@@ -46,7 +47,9 @@ def images():
 
 
 def write_dual_encoder(folder, **text):
-    config = LavilaDualEncoderConfig(vision_config=VISION, text_config={**BERT_TEXT, **text}, projection_dim=20)
+    config = LavilaDualEncoderConfig(
+        vision_config=VISION, text_config={**BERT_TEXT, **STILL, **text}, projection_dim=20
+    )
     model = shaken(LavilaDualEncoder, config)
     return _saved(folder, model, LavilaProcessor(images(), tokenizer(), "bert", 12))
 

@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers.models.auto.tokenization_auto import AutoTokenizer
+from transformers.models.t5.configuration_t5 import T5Config
+from transformers.models.t5.modeling_t5 import T5ForConditionalGeneration
 
 from videollm.data.clip_items import ClipFrames, CollateClips, GivenItems, MixtureItems
 from videollm.data.datasets import open_mixture
@@ -40,11 +43,12 @@ NARRATOR_LEARNS = ("crossattention", "cross_attn", "alpha_cattn", "alpha_dense",
 """In the names of what a narrator learns: all that looks at the clip. ``mlp_crossattention`` and
 ``ln_2_crossattention`` have the first of them in their names, too, and learn, as published."""
 
-_MODELS: dict[str, tuple[Any, Any]] = {
+MODELS: dict[str, tuple[Any, Any]] = {
     "dual_encoder": (LavilaDualEncoder, LavilaDualEncoderConfig),
     "ranking": (LavilaDualEncoder, LavilaDualEncoderConfig),
     "narrator": (LavilaNarrator, LavilaNarratorConfig),
     "classifier": (LavilaForVideoClassification, LavilaClassifierConfig),
+    "rephraser": (T5ForConditionalGeneration, T5Config),
 }
 
 
@@ -112,7 +116,7 @@ def begin(recipe: LavilaRecipe, say: bool = True) -> tuple[Any, Any]:
     folders = (recipe.model, *recipe.start_from)
     if recipe.stage == "rephraser":
         return _rephraser(recipe, folders, say)
-    kind, config_kind = _MODELS[recipe.stage]
+    kind, config_kind = MODELS[recipe.stage]
     config = config_of(recipe.model, config_kind, recipe.shape)
     model = kind(config)
     start(model, folders, lambda name: _begins(recipe.stage, name), _other_frames, say)
@@ -145,10 +149,6 @@ def _other_frames(name: str, value: torch.Tensor, place: torch.Tensor) -> torch.
 
 
 def _rephraser(recipe: LavilaRecipe, folders: Sequence[str], say: bool) -> tuple[Any, Any]:
-    from transformers.models.auto.tokenization_auto import AutoTokenizer
-    from transformers.models.t5.configuration_t5 import T5Config
-    from transformers.models.t5.modeling_t5 import T5ForConditionalGeneration
-
     config = config_of(recipe.model, T5Config, recipe.shape)
     model: Any = T5ForConditionalGeneration(config)
     start(model, folders, say=say)

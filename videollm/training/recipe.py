@@ -75,6 +75,7 @@ class Recipe:
         warmup_steps: of the rise from ``warmup_learning_rate``.
         min_learning_rate: at the end of the run; a tenth of the highest if None.
         betas, weight_decay, clip_norm: as everywhere; 0 does not clip.
+        momentum: learn by SGD with this momentum in place of AdamW, as published for LaViLa's classifiers.
         threads: of torch on a CPU; workers: processes that make samples.
         save_steps, log_steps: updates between two checkpoints, between two lines.
         report_to: where the figures go besides the terminal and the run's folder.
@@ -101,6 +102,7 @@ class Recipe:
     betas: tuple[float, ...] = (0.9, 0.98)
     weight_decay: float = 0.02
     clip_norm: float = 1.0
+    momentum: float | None = None
     seed: int = 0
     threads: int = 1
     workers: int = 1
@@ -128,6 +130,10 @@ class Recipe:
             raise ValueError(f"decay_rate must be above 0 and at most 1, found {self.decay_rate}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be two numbers from 0 to below 1, found {list(self.betas)}")
+        if self.momentum is not None and not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be from 0 to below 1, found {self.momentum}")
+        if self.momentum is not None and self.deepspeed:
+            raise ValueError("DeepSpeed is given AdamW here; leave out momentum or deepspeed")
         if not 0 <= self.max_skipped_share <= 1:
             raise ValueError(f"max_skipped_share must be within 0 and 1, found {self.max_skipped_share}")
 
@@ -268,7 +274,6 @@ class LavilaRecipe(Recipe):
         backbone_rate: classifier: what encodes the clip learns so many times as fast as the heads.
         also_learn: narrator: parts that learn beside those that look at the clip, e.g. language_model where it begins
             at random; none as published.
-        momentum: learn by SGD with this momentum in place of AdamW, as published for classifiers.
         augment: a random box of the frames, and a random frame of each of the segments of the clip, as published.
         flip: mirror half of the clips; as published for classifiers.
         kept_frames: folder in which decoded frames are kept, made as they are met: the same at each visit, but for
@@ -289,7 +294,6 @@ class LavilaRecipe(Recipe):
     label_smoothing: float = 0.0
     backbone_rate: float = 1.0
     also_learn: tuple[str, ...] = ()
-    momentum: float | None = None
     augment: bool = False
     flip: bool = False
     kept_frames: str | None = None
@@ -319,8 +323,8 @@ class LavilaRecipe(Recipe):
         for name in ("kept_frames", "augment", "flip"):
             if getattr(self, name) and self.stage == "rephraser":
                 raise ValueError(f"a rephraser sees no frames; leave out {name}")
-        if not 0 <= self.label_smoothing < 1 or not 0 <= (self.momentum or 0.0) < 1:
-            raise ValueError("label_smoothing and momentum must be from 0 to below 1")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be from 0 to below 1, found {self.label_smoothing}")
 
     @property
     def counts_tokens(self) -> bool:

@@ -48,11 +48,19 @@ def config_of(folder: str, kind: type, changes: Mapping[str, Any]) -> Any:
     if found != kind.model_type:
         raise ModelNotFoundError(f"the model in {folder} is a {found}, this stage needs a {kind.model_type}; give one")
     try:
-        plain = kind(**{name: value for name, value in fields.items() if name != "model_type"})
-        return kind(**_changed(plain.to_dict(), changes, "shape")) if changes else plain
+        return changed(kind(**{name: value for name, value in fields.items() if name != "model_type"}), changes)
     except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:
         what = " ".join(str(error).split())[:300]
         raise ConfigError(f"the shape of the model in {folder} cannot be used: {what}") from None
+
+
+def changed(config: Any, changes: Mapping[str, Any]) -> Any:
+    """A config with other values in some of its fields.
+
+    Raises:
+        ValueError: a field that it does not have, or a value that does not fit.
+    """
+    return type(config)(**_changed(config.to_dict(), changes, "shape")) if changes else config
 
 
 def _changed(fields: dict[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:

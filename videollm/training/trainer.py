@@ -94,7 +94,7 @@ class StageTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The library's AdamW; or SGD, where the recipe has a momentum. What an objective gives a ``rate`` of its own
         gets a group of its own."""
-        momentum = getattr(self.recipe, "momentum", None)
+        momentum = self.recipe.momentum
         objective = self.model if model is None else model
         if self.optimizer is not None or (momentum is None and not hasattr(objective, "rate")):
             return super().create_optimizer(model)

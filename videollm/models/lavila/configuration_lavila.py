@@ -4,11 +4,18 @@ Source: Zhao et al., "Learning Video Representations from Large Language Models"
 released checkpoints; the defaults are the published base models.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.models.auto.configuration_auto import AutoConfig
+
+_LARGE = {
+    "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+    "patch_size": 14,
+}  # fmt: skip
+VISION_SIZES: dict[str, dict[str, Any]] = {"base": {}, "large": _LARGE, "large_336px": {**_LARGE, "image_size": 336}}
+"""The published encoders: CLIP's ViT-B/16, ViT-L/14 and ViT-L/14 at 336 pixels, along time, too."""
 
 
 @strict
@@ -93,6 +100,19 @@ class LavilaDualEncoderConfig(PreTrainedConfig):
     max_logit_scale: float | int = 100.0
     initializer_range: float = 0.02
 
+    @classmethod
+    def preset(cls, size: str) -> Self:
+        """A published model: base, large, or large_336px, whose texts DistilBERT reads."""
+        texts: dict[str, dict[str, Any]] = {
+            "base": {"model_type": "clip_text_model"},
+            "large": {
+                "model_type": "clip_text_model", "hidden_size": 768, "intermediate_size": 3072,
+                "num_attention_heads": 12,
+            },
+            "large_336px": {"model_type": "distilbert"},
+        }  # fmt: skip
+        return cls(vision_config=VISION_SIZES[size], text_config=texts[size])
+
 
 @strict
 class LavilaNarratorConfig(PreTrainedConfig):
@@ -126,6 +146,14 @@ class LavilaNarratorConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
     tie_word_embeddings: bool = True
+
+    @classmethod
+    def preset(cls, size: str) -> Self:
+        """A published model: base with GPT-2; large and large_336px with GPT-2 XL, which looks less often."""
+        largest = {"model_type": "gpt2", "n_embd": 1600, "n_layer": 48, "n_head": 25}
+        text = {"model_type": "gpt2"} if size == "base" else largest
+        often = {"base": 1, "large": 2, "large_336px": 3}[size]
+        return cls(vision_config=VISION_SIZES[size], text_config=text, cross_attention_frequency=often)
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -167,3 +195,8 @@ class LavilaClassifierConfig(PreTrainedConfig):
     classifier_dropout: float | int = 0.5
     head_initializer_range: float = 0.01
     initializer_range: float = 0.02
+
+    @classmethod
+    def preset(cls, size: str) -> Self:
+        """A published model for EPIC-Kitchens: base or large."""
+        return cls(vision_config=VISION_SIZES[size])
