@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ import torch
 
 from tests.cli.bad_files import written
 from tests.small_model import small_model
+from videollm.media.read import read_clip
+from videollm.media.sampling import FrameSampling
+from videollm.media.write import write_video
 from videollm.serving.model_worker import ModelChoice, ModelWorker, WorkerLimits
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
@@ -87,7 +91,7 @@ class Visit:
         self.elsewhere, self.failures = [], []
         self.page.on("request", lambda r: self._noted(r.url))
         self.page.on("pageerror", lambda error: self.failures.append(str(error)))
-        self.page.set_default_timeout(30_000)
+        self.page.set_default_timeout(60_000)
         self.open()
 
     def _noted(self, url):
@@ -128,6 +132,23 @@ class Visit:
         count = self.answers.count()
         return self.answers.nth(number % count).inner_text().split("\n")[0]
 
+    def told(self, kind):
+        """The words of a track, once it is finished."""
+        self.page.locator(f".moments:not([hidden]) .track.{kind} .note:not(:has-text('so far'))").wait_for()
+        self.page.wait_for_selector("#working", state="hidden")
+        return self.page.locator(f".moments:not([hidden]) .track.{kind} .told").all_inner_texts()
+
+    def at(self, seconds, within=0.01):
+        """Waits until the player in front is at a second."""
+        now = "document.querySelector('.clip:not([hidden]) :is(video, audio)').currentTime"
+        self.page.wait_for_function(f"Math.abs({now} - {seconds}) <= {within}")
+
+    def saved(self, link, path):
+        with self.page.expect_download() as started:
+            link.click()
+        started.value.save_as(path)
+        return path.read_text()
+
     @property
     def alert(self):
         return self.page.locator("#alert .alert")
@@ -153,6 +174,18 @@ def visit(chromium, served):
         one.context.close()
         assert one.elsewhere == [], "the page asked another host"
         assert one.failures == [], "a script of the page failed"
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    """Ten minutes of the example clips, one behind the other."""
+    shots = [
+        read_clip(CLIPS / name, frames=FrameSampling(max_frames=32), sound=None).frames.pixels[:, :96, :96]
+        for name in ("two_things.mp4", "cut.mp4", "textures.mp4")
+    ]
+    turns = cycle(frame for frames in shots for frame in frames)
+    path = tmp_path_factory.mktemp("films") / "film.mp4"
+    return write_video(path, islice(turns, 4 * 600), fps=4, preset="ultrafast")
 
 
 @pytest.fixture
@@ -181,24 +214,122 @@ def test_a_whole_visit(visit, mp4, name, options):
     assert page.locator("#chat small").last.inner_text().startswith("Saw 29 frames of holiday.mp4")
 
     # A time leads the player there, and so do a frame, the sound and the keyboard.
-    seconds = "document.querySelector('.clip:not([hidden]) video').currentTime"
     page.get_by_role("link", name="2.5 s").click()
-    page.wait_for_function(f"Math.abs({seconds} - 2.5) < 0.01")
+    one.at(2.5)
     assert page.locator(".frame.here").get_attribute("data-at") == "2.500"
     page.locator(".frame").nth(4).click()
-    page.wait_for_function(f"Math.abs({seconds} - 1.0) < 0.01")
+    one.at(1.0)
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
-    page.wait_for_function(f"Math.abs({seconds} - 1.2) < 0.1")
+    one.at(1.2, within=0.1)
     box = page.locator(".sound").bounding_box()
     page.locator(".sound").click(position={"x": box["width"] / 2, "y": 10})
-    page.wait_for_function(f"Math.abs({seconds} - 3.6) < 0.1")
+    one.at(3.6, within=0.1)
     assert page.evaluate("document.querySelector('video').readyState") >= 1, "the player has the file"
     one.picture(f"{name}-3-answers")
     if name == "phone":
         one.picture("phone-4-whole", full_page=True)
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= 390, "nothing is cut off at the side"
+
+
+@pytest.mark.parametrize(("name", "options"), [("desktop", DESKTOP), ("dark", DARK), ("phone", PHONE)])
+def test_narrate_chapters_and_find(visit, mp4, tmp_path, name, options):
+    one = visit(options)
+    page = one.page
+    one.bring(mp4)
+    page.get_by_role("button", name="Narrate").click()
+    told = one.told("narration")
+    assert "green triangle" in told[0] and "purple star" in told[0]
+    assert told[0].startswith("0:00\u2013") and told[-1].split("\n")[0].endswith("\u20130:07.2"), told
+
+    # The bar, the list and the keyboard lead the player there.
+    spans = page.locator(".track.narration .span")
+    assert spans.count() == len(told) >= 2
+    at = [float(span.get_attribute("data-at")) for span in spans.all()]
+    spans.nth(1).click()
+    one.at(at[1])
+    assert "here" in spans.nth(1).get_attribute("class") and "here" not in spans.nth(0).get_attribute("class")
+    page.locator(".track.narration .told").nth(0).click()
+    one.at(at[0])
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    one.at(at[1])
+    spans.nth(1).focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("Enter")
+    one.at(at[0])
+
+    track = page.locator(".track.narration")
+    rows = [json.loads(line) for line in one.saved(track.get_by_text("JSONL"), tmp_path / "a.jsonl").splitlines()]
+    assert [row["start_seconds"] for row in rows] == at and rows[0]["video"] == "holiday.mp4"
+    assert one.saved(track.get_by_text("SRT"), tmp_path / "a.srt").startswith("1\n00:00:00,000 --> 00:00:")
+    assert one.saved(track.get_by_text("VTT"), tmp_path / "a.vtt").startswith("WEBVTT\n\n00:00:00.000 --> ")
+
+    page.get_by_role("button", name="Chapters").click()
+    chapters = one.told("chapters")
+    assert "green triangle" in chapters[0] and page.locator(".track.chapters .span").count() == len(chapters)
+
+    # What is looked for is found in all clips, by what is heard and by what is seen.
+    one.bring(CLIPS / "cut.mp4")
+    assert page.locator(".moments:visible").count() == 0, "nothing was told of this clip yet"
+    page.get_by_role("textbox", name="Find in the clips").fill("music")
+    page.keyboard.press("Enter")
+    (heard, *_) = one.told("found")
+    assert "holiday.mp4" in heard and "music" in heard, heard
+    page.locator(".moments:visible .track.found .told").first.click()
+    assert page.locator(".clip:visible .player").get_attribute("aria-label") == "holiday.mp4"
+    one.at(page.locator(".moments:visible .track.found .told").first.get_attribute("data-at"))
+    page.get_by_role("textbox", name="Find in the clips").fill("a zebra")
+    page.keyboard.press("Enter")
+    page.get_by_text("nothing fits these words; try others").filter(visible=True).wait_for()
+    page.get_by_role("textbox", name="Find in the clips").fill("purple star")
+    page.keyboard.press("Enter")
+    page.locator(".moments:visible .track.found").get_by_text("purple star").first.wait_for()
+    assert "purple star" in one.told("found")[0]
+    one.picture(f"{name}-5-timeline", full_page=True)
+    if name == "phone":
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, "nothing is cut off at the side"
+
+    one.open()
+    page.locator(".clip-tab").first.click()
+    assert page.locator(".moments:visible .track").count() == 3, "it is all there after a reload"
+
+
+def test_a_narration_under_way_is_shown_and_stopped_and_answers_go_on_meanwhile(visit, film):
+    one = visit()
+    page = one.page
+    one.bring(film)
+    page.click("#narrate")
+    page.locator(".track.narration .told").first.wait_for()
+    page.wait_for_selector("progress[value]")
+    one.picture("desktop-6-narrating")
+    assert "so far" in page.locator(".track.narration .note").inner_text()
+    assert one.ask("Is there a cut?")
+    assert page.locator("#working").is_visible(), "the narration went on meanwhile"
+    page.click("#chapters")
+    page.get_by_text("One thing at a time").wait_for()
+    # The player is not disturbed, and the keyboard stays where it was.
+    page.locator(".track.narration .told").nth(2).click()
+    place = float(page.locator(".track.narration .told").nth(2).get_attribute("data-at"))
+    one.at(place)
+    count = page.locator(".track.narration .told").count()
+    page.wait_for_function(f"document.querySelectorAll('.track.narration .told').length > {count}")
+    one.at(place)
+    assert page.evaluate("document.activeElement.dataset.at") == f"{place:.3f}"
+    page.click("#halt")
+    page.locator(".note", has_text="stopped at").wait_for()
+    page.wait_for_selector("#working", state="hidden")
+    assert page.locator(".track.narration .told").count() >= count
+    page.click("#narrate")
+    page.wait_for_selector("progress[value]")
+    page.click("#clear")
+    page.wait_for_selector(".example >> visible=true")
+    page.wait_for_selector("#working", state="hidden")
+    assert page.locator(".moments").count() == 0 and one.alert.count() == 0
+    one.example(0)
+    page.click("#narrate")
+    assert "green triangle" in one.told("narration")[0]
 
 
 def test_several_clips_and_times_lead_into_the_right_one(visit, mp4):
@@ -216,12 +347,12 @@ def test_several_clips_and_times_lead_into_the_right_one(visit, mp4):
         == 2
     ), "both clips are shown"
     one.page.get_by_role("link", name="2.5 s").first.click()
-    one.page.wait_for_function("document.querySelector('.clip:not([hidden]) video').currentTime == 2.5")
+    one.at(2.5)
     assert tabs.nth(0).get_attribute("aria-selected") == "true"
     tabs.nth(0).focus()
     one.page.keyboard.press("ArrowRight")
     assert tabs.nth(1).get_attribute("aria-selected") == "true"
-    one.picture("desktop-5-two-clips")
+    one.picture("desktop-7-two-clips")
 
 
 def test_an_image_and_a_sound(visit, tmp_path):
@@ -242,7 +373,7 @@ def test_an_image_and_a_sound(visit, tmp_path):
     one.ask("What do you hear?")
     note = one.page.locator("#chat small").last.inner_text()
     assert "image red.png" in note and "heard 2.0 s of 2.0 s of beep.wav" in note
-    one.picture("desktop-6-image-and-sound")
+    one.picture("desktop-8-image-and-sound")
 
 
 def test_undo_retry_edit_and_clear(visit, served):
@@ -284,7 +415,7 @@ def test_stop_another_model_and_leaving(visit, served):
     page.get_by_role("combobox", name="Model").click()
     page.get_by_role("option", name="talker").click()
     page.get_by_text("talker in full precision").wait_for()
-    one.picture("desktop-7-settings", full_page=True)
+    one.picture("desktop-9-settings", full_page=True)
     page.get_by_label("number input for Longest answer, tokens").fill("14992")
     page.fill("#question textarea", "Go on")
     page.press("#question textarea", "Enter")
@@ -313,13 +444,11 @@ def test_export(visit, mp4, tmp_path):
     one = visit()
     one.bring(mp4)
     one.ask("When is the sound heard?")
-    for form in ("Markdown", "JSON"):
-        with one.page.expect_download() as started:
-            one.page.get_by_role("link", name=form).click()
-        started.value.save_as(tmp_path / form)
-    text = (tmp_path / "Markdown").read_text()
+    text = one.saved(one.page.get_by_role("link", name="Markdown"), tmp_path / "conversation.md")
     assert "**When is the sound heard?**\n\nAt 2.5 s.\n\n> Saw 29 frames of holiday.mp4" in text
-    record = json.loads((tmp_path / "JSON").read_text())
+    record = json.loads(
+        one.saved(one.page.get_by_role("link", name="JSON", exact=True), tmp_path / "conversation.json")
+    )
     assert record["model"] == "tiny" and record["clips"] == ["holiday.mp4"]
     assert record["turns"][0]["answer"] == "At 2.5 s."
 
@@ -335,7 +464,7 @@ def test_errors_are_a_sentence_and_the_page_goes_on(visit, tmp_path, served):
     assert one.alert.inner_text().startswith("Broken.mp4: ") or one.alert.inner_text().startswith("broken.mp4: ")
     assert "\n" not in one.alert.inner_text().strip()
     assert store.held_bytes == before, "the broken file was kept"
-    one.picture("desktop-8-broken-upload")
+    one.picture("desktop-10-broken-upload")
     one.page.press("#question textarea", "Enter")
     one.page.get_by_text("Type a question first.").wait_for()
     one.example(0)

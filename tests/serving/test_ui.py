@@ -234,7 +234,7 @@ def test_a_question_is_answered_stopped_and_left_through_the_queue(visit, pages)
     assert httpx.get(visit.address + source).status_code == 400, "without the cookie"
     assert httpx.get(visit.address + source, cookies={"videollm": "c" * 43}).status_code == 404
 
-    updates = visit.done("question", "submit", "what is it", 0, 1, 24)
+    updates = visit.done("question", "submit", "what is it", 0, 1, 24, False)
     assert len(updates) > 1 and updates[-1]["success"]
     (exchange,) = visitor.conversation.exchanges
     assert exchange.question == "what is it" and exchange.clips == ("two_things.mp4",)
@@ -242,7 +242,7 @@ def test_a_question_is_answered_stopped_and_left_through_the_queue(visit, pages)
     assert visit.http.get("/export/conversation.json").json()["turns"][0]["answer"] == exchange.answer.text
 
     # Stopped by its button, while it speaks.
-    visit.start("question", "submit", "tell all", 0, 1, 8000)
+    visit.start("question", "submit", "tell all", 0, 1, 8000, False)
     stopped = False
     for message in visit.messages():
         if message["msg"] == "process_generating" and not stopped and page.worker.answering:
@@ -252,7 +252,7 @@ def test_a_question_is_answered_stopped_and_left_through_the_queue(visit, pages)
     assert visitor.conversation.exchanges[-1].answer.finish == "stopped"
 
     # Left: whoever closes the page closes its heartbeat.
-    visit.start("question", "submit", "tell all", 0, 1, 8000, session="gone")
+    visit.start("question", "submit", "tell all", 0, 1, 8000, False, session="gone")
     with visit.http.stream("GET", "/gradio_api/heartbeat/gone") as heartbeat:
         next(heartbeat.iter_lines())
         for message in visit.messages("gone"):
@@ -266,8 +266,46 @@ def test_a_question_is_answered_stopped_and_left_through_the_queue(visit, pages)
 
 
 def test_a_failed_question_is_one_sentence_and_goes_back_into_the_box(visit, pages):
-    updates = visit.done("question", "submit", "a\x00b", 0, 1, 24)
+    updates = visit.done("question", "submit", "a\x00b", 0, 1, 24, False)
     last = json.dumps(updates)
     assert "control character" in last and "Traceback" not in last
     assert updates[-1]["success"]
-    assert visit.done("question", "submit", "what is it", 0, 1, 24)[-1]["success"]
+    assert visit.done("question", "submit", "what is it", 0, 1, 24, False)[-1]["success"]
+
+
+def test_a_clip_is_narrated_cut_and_searched_through_the_queue(visit, pages):
+    page = pages[2]
+    (visitor,) = [v for v in page.visitors.values() if v.views]
+    view = visitor.clips[0].id
+    updates = visit.done("narrate", "click", view)
+    assert updates[-1]["success"] and visitor.work is None
+    narration = visitor.tracks[view, "narration"]
+    assert narration.note == "by small" and {span.view for span in narration.spans} == {view}
+    assert (
+        narration.spans[0].start_seconds == 0 and narration.spans[-1].end_seconds <= visitor.clips[0].duration_seconds
+    )
+    saved = visit.http.get(f"/export/narration/{view}.vtt")
+    assert saved.text.startswith("WEBVTT") and saved.headers["content-disposition"].endswith('"narration.vtt"')
+    assert visit.http.get(f"/export/narration/{view}.jsonl").text.count("\n") == len(narration.spans)
+    for path in (f"narration/{view}.exe", "narration/x.vtt", f"found/{view}.vtt", f"chapters/{view}.srt"):
+        assert visit.http.get(f"/export/{path}").status_code in (404, 422), path
+    stranger = httpx.get(f"{visit.address}/export/narration/{view}.vtt", cookies={"videollm": "c" * 43})
+    assert stranger.status_code == 404
+
+    visit.done("chapters", "click", view)
+    assert list(visitor.tracks) == [(view, "narration"), (view, "chapters")], "the newest is the last"
+    word = max(narration.spans[0].text.split(), key=len)
+    visit.done("find", "submit", word)
+    assert visitor.tracks["", "found"].title == f"Found: \u201c{word}\u201d"
+    assert (page.store.folder / f"index-{visitor.conversation.id}").is_dir()
+
+    for wrong, button, words in (("nobody", "narrate", "there is nothing to narrate"), ("?!", "find", "say in words")):
+        last = visit.done(button, "submit" if button == "find" else "click", wrong)[-1]
+        assert last["success"] and words in json.dumps(last).lower()
+
+    index = page.store.folder / f"index-{visitor.conversation.id}"
+    visit.done("clear", "click")
+    end = time.monotonic() + 20
+    while index.exists():
+        assert time.monotonic() < end, "the index goes with its conversation"
+        time.sleep(0.01)

@@ -38,7 +38,7 @@ from videollm.media.read import read_clip
 from videollm.media.sampling import FrameSampling, SoundSampling
 from videollm.media.source import HEAD_BYTES, sniff
 from videollm.serving.access import Door, Rules, error_body
-from videollm.serving.answer_text import as_markdown, linked, messages_of, view_for
+from videollm.serving.answer_text import as_markdown, calls_of, linked, messages_of, question_of, view_for
 from videollm.serving.clip_view import ClipView, panel_html, view_of
 from videollm.serving.model_worker import Conversation, ModelChoice, ModelWorker, Runtime, Turn
 from videollm.serving.moment_view import FORMS, Kind, Track, moments_html, saved_as
@@ -296,11 +296,15 @@ class Page:
                 yield {"alert": working_html(f"Questions of others before yours: {waiting}")}
             about = view_for(list(conversation.files), visitor.views)
             turn = visitor.turn = await self.worker.ask(conversation, question, **options)
-            text = ""
+            text, rounds = "", []
             async with turn:
-                async for piece in turn:
-                    text += piece + turn.more()
-                    yield {"chat": [*before, asked, {"role": "assistant", "content": linked(text, about)}], "alert": ""}
+                async for event in turn.events():
+                    if isinstance(event, str):
+                        text += event + turn.more()
+                    else:
+                        rounds.append(event)
+                    words = [{"role": "assistant", "content": linked(text, about)}] if text else []
+                    yield {"chat": [*before, asked, *calls_of(rounds, visitor.views), *words], "alert": ""}
                     await asyncio.sleep(UPDATE_SECONDS)  # what comes meanwhile is shown with the next word
             visitor.turn = None
             yield self.shown(visitor) | {"alert": ""}
@@ -326,6 +330,12 @@ class Page:
             if kept is None:
                 break
         return visitor, question
+
+    def turn_of(self, request: gr.Request, index: Any) -> int:
+        """Which question a message of the chat belongs to."""
+        visitor = self.visitors.get(request.cookies.get(self.cookie) or "", Visitor())
+        exchanges = [] if visitor.conversation is None else visitor.conversation.exchanges
+        return question_of(index[0] if isinstance(index, (tuple, list)) else int(index), exchanges)
 
     async def undo(self, request: gr.Request) -> AsyncIterator[dict[str, Any]]:
         """Takes back the last question, into the box."""
@@ -573,7 +583,6 @@ class Page:
                             label="Find in the clips", placeholder="Find what is seen or heard", submit_btn="Find",
                             max_length=LONGEST_SEARCH_CHARACTERS,
                         )  # fmt: skip
-                        front = gr.Textbox(visible="hidden")
                     with gr.Row(visible=False, elem_id="working") as parts["working"]:
                         parts["progress"] = gr.HTML("")
                         halt = gr.Button("Stop", size="sm", elem_id="halt")
@@ -606,6 +615,10 @@ class Page:
                         tokens = gr.Slider(
                             16, self.worker.limits.new_tokens, 256, step=16, label="Longest answer, tokens"
                         )
+                        calls = gr.Checkbox(
+                            False, label="The model may call tools", info="Narrate, search, look and listen again: "
+                            "only for models that were trained to",
+                        )  # fmt: skip
                     parts["model"] = gr.HTML("", elem_id="model")
                 with gr.Column(scale=5, min_width=320, elem_id="talk"):
                     parts["chat"] = gr.Chatbot(
@@ -629,24 +642,30 @@ class Page:
                         )
                         clear = gr.Button("New conversation", size="sm", elem_id="clear")
 
-            sampling = [temperature, top_p, tokens]
+            sampling = [temperature, top_p, tokens, calls]
             outputs = list(parts.values())
 
             def wired(function: Callable[..., AsyncIterator[dict[str, Any]]]) -> Callable[..., AsyncIterator[Any]]:
                 return _by_part(function, parts)
 
-            async def asked(question: str, t: float, p: float, n: int, request: gr.Request) -> AsyncIterator[Any]:
-                async for update in self.ask(request, question, _options(t, p, n)):
+            async def asked(
+                question: str, t: float, p: float, n: int, calls: bool, request: gr.Request
+            ) -> AsyncIterator[Any]:
+                async for update in self.ask(request, question, _options(t, p, n, calls)):
                     yield update
 
             async def retried(
-                t: float, p: float, n: int, request: gr.Request, data: gr.RetryData
+                t: float, p: float, n: int, calls: bool, request: gr.Request, data: gr.RetryData
             ) -> AsyncIterator[Any]:
-                async for update in self.again(request, _turn_of(data.index), None, _options(t, p, n)):
+                turn = self.turn_of(request, data.index)
+                async for update in self.again(request, turn, None, _options(t, p, n, calls)):
                     yield update
 
-            async def edited(t: float, p: float, n: int, request: gr.Request, data: gr.EditData) -> AsyncIterator[Any]:
-                async for update in self.again(request, _turn_of(data.index), str(data.value), _options(t, p, n)):
+            async def edited(
+                t: float, p: float, n: int, calls: bool, request: gr.Request, data: gr.EditData
+            ) -> AsyncIterator[Any]:
+                turn = self.turn_of(request, data.index)
+                async for update in self.again(request, turn, str(data.value), _options(t, p, n, calls)):
                     yield update
 
             async def undone(request: gr.Request) -> AsyncIterator[Any]:
@@ -671,10 +690,10 @@ class Page:
             parts["chat"].edit(wired(edited), sampling, outputs, **free)
             parts["chat"].undo(wired(undone), None, outputs, **free)
             clear.click(wired(self.clear), None, outputs, **free)
-            # Which clip is in front only the browser knows.
+            # Which clip is in front only the browser knows: it says so in place of the button's own words.
             in_front = "() => document.querySelector('.clip:not([hidden])')?.dataset.clip ?? ''"
-            narrating.click(wired(self.narrate), front, outputs, js=in_front, **free)
-            cutting.click(wired(self.chapters), front, outputs, js=in_front, **free)
+            narrating.click(wired(self.narrate), narrating, outputs, js=in_front, **free)
+            cutting.click(wired(self.chapters), cutting, outputs, js=in_front, **free)
             finding.submit(wired(self.find), finding, outputs, **free)
             halt.click(self.stop_work, None, None, **free)
             parts["frames"].release(wired(self.look), parts["frames"], outputs, **free)
@@ -858,18 +877,18 @@ def examples_html() -> str:
     return f'<p class="hint">Try it with one of these, or bring your own:</p><div class="examples">{tiles}</div>'
 
 
-def _options(temperature: float, top_p: float, tokens: int) -> dict[str, Any]:
-    return {"temperature": float(temperature), "top_p": float(top_p), "max_new_tokens": int(tokens)}
-
-
-def _turn_of(index: Any) -> int:
-    """Which question a message of the chat belongs to: a question and an answer stand in turn."""
-    return (index[0] if isinstance(index, (tuple, list)) else int(index)) // 2
+def _options(temperature: float, top_p: float, tokens: int, calls: bool) -> dict[str, Any]:
+    return {
+        "temperature": float(temperature),
+        "top_p": float(top_p),
+        "max_new_tokens": int(tokens),
+        "tools": calls is True,
+    }
 
 
 def _with_question(asked: Callable[..., AsyncIterator[Any]], words: str) -> Callable[..., AsyncIterator[Any]]:
-    async def ask(t: float, p: float, n: int, request: gr.Request) -> AsyncIterator[Any]:
-        async for update in asked(words, t, p, n, request):
+    async def ask(t: float, p: float, n: int, calls: bool, request: gr.Request) -> AsyncIterator[Any]:
+        async for update in asked(words, t, p, n, calls, request):
             yield update
 
     return ask

@@ -123,7 +123,7 @@
   // Gradio leaves these two without a name.
   const named = { "submit-button": "Ask", "stop-button": "Stop" };
   new MutationObserver((changes) => {
-    if (changes.some((change) => change.target.closest?.("#panel, #moments"))) redrawn();
+    if (changes.some((change) => change.target.closest?.("#watch"))) redrawn();
     for (const [kind, name] of Object.entries(named))
       for (const button of document.querySelectorAll(`#question .${kind}:not([aria-label])`)) {
         button.setAttribute("aria-label", name);
