@@ -63,6 +63,13 @@ def test_a_thousand_frames(processor: LfVilaProcessor) -> None:
     assert max(held) == 32 and sum(held) == 1000
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 900), (333, 7)])
+def test_pictures_off_the_grid(model: Any, processor: LfVilaProcessor, height: int, width: int) -> None:
+    found = embed_video(model, processor, frames(5, height, width), frames_per_clip=2)
+    assert found.clip_vectors.shape == (2, 64) and found.vector.isfinite().all()
+    assert found.clip_seconds == ((0.0, 1.5), (1.5, 2.5))
+
+
 def test_a_clip_has_frames(model: Any, processor: LfVilaProcessor) -> None:
     with pytest.raises(ValueError, match="at least one frame, found -1"):
         embed_video(model, processor, frames(4), frames_per_clip=-1)
@@ -78,6 +85,20 @@ def test_paragraphs_of_any_length(model: Any, processor: LfVilaProcessor, count:
     torch.testing.assert_close(found.sentence_vectors.norm(dim=1), torch.ones(len(found.sentences)))
     again = embed_paragraph(model, processor, list(found.sentences))
     torch.testing.assert_close(again.vector, found.vector)
+
+
+@pytest.mark.parametrize("count", [1, 5, 8, 9, 33])
+def test_any_number_of_sentences(model: Any, processor: LfVilaProcessor, count: int) -> None:
+    """More than are read at once, and than the model can tell apart."""
+    found = embed_paragraph(model, processor, ["the man opens a red door then runs"] * count)
+    assert found.sentence_vectors.shape == (count, 64) and found.vector.isfinite().all()
+    torch.testing.assert_close(found.sentence_vectors, found.sentence_vectors[:1].expand(count, -1))
+
+
+@pytest.mark.parametrize("text", ["?!", "...", "🎉", "a" * 5000])
+def test_signs_and_words_that_nobody_knows_are_words(model: Any, processor: LfVilaProcessor, text: str) -> None:
+    found = embed_paragraph(model, processor, text)
+    assert found.sentences == (text,) and found.vector.isfinite().all()
 
 
 @torch.no_grad()
@@ -103,5 +124,7 @@ def test_nothing_to_find(model: Any, processor: LfVilaProcessor) -> None:
     for nothing in ("", " \n", []):
         with pytest.raises(DataError, match="the paragraph has no words; say what is to be found"):
             embed_paragraph(model, processor, nothing)
+    with pytest.raises(DataError, match="sentence 1 of the paragraph has no words; leave it out"):
+        embed_paragraph(model, processor, "\u200b")  # no more than a space of no width
     with pytest.raises(DataError, match="sentence 2 of the paragraph has no words; leave it out"):
         embed_paragraph(model, processor, ["a man", " ", "runs"])
