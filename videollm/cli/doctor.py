@@ -1,5 +1,7 @@
 """`videollm doctor [DIR]`: what this machine has and which models fit it; of a folder, whether it is whole and answers.
 
+A folder may be of a chat model, or of one of LaViLa's or LF-VILA's.
+
 Exit code 0: all is well; 1: something is wrong, each fault a line that begins with FAULT; 2: no folder of a model.
 """
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from videollm.models.checkup import Checkup
+    from videollm.models.families import FamilyFolder
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "av", "accelerate", "bitsandbytes", "decord")
 QUESTION = "What do you see?"
@@ -126,6 +129,8 @@ def folder(name: str, device: torch.device, bits: int | None, quick: bool) -> in
     faults = sum(fault(problem) for problem in found.problems)
     if not found.problems:
         print("every key and every shape is that of the config; the processor loads")
+    if found.family is not None:
+        return faults + family(found.family, device, quick or bool(found.problems))
     for licence in licences(found.config):
         print(f"licence of {licence.part}: {licence.text}")
     if not licences(found.config):
@@ -133,6 +138,83 @@ def folder(name: str, device: torch.device, bits: int | None, quick: bool) -> in
     if quick or found.problems:
         return faults
     return faults + answer(name, found, device, bits)
+
+
+def family(found: FamilyFolder, device: torch.device, files_only: bool) -> int:
+    """Says what a model of LaViLa or LF-VILA takes, and lets it work once; returns the number of faults."""
+    from videollm.errors import VideoLLMError
+    from videollm.models import memory
+    from videollm.models.family_memory import plan_family
+
+    print(f"it is {found.what}")
+    free = memory.free_bytes(device)
+    for plan in plan_family(found):
+        room = "unknown whether it fits" if free is None else "fits" if plan.total_bytes <= free else "does not fit"
+        print(f"{plan.summary}: {room} {device}")
+    print("licence: LaViLa's and LF-VILA's code is MIT; of weights see where they came from, and their training data")
+    if files_only:
+        return 0
+    try:
+        said = try_family(found, device)
+    except (VideoLLMError, ValueError) as error:
+        return fault(f"it does not work: {error}")
+    print(f"tried on {bundled_clip().name}: {said}")
+    return 0
+
+
+def try_family(found: FamilyFolder, device: torch.device) -> str:
+    """What a model makes of the bundled clip, in words.
+
+    Raises:
+        VideoLLMError: it cannot be loaded, or makes numbers that are not finite.
+        ValueError: it and its processor do not go together.
+    """
+    import torch
+
+    from videollm.errors import ModelNotFoundError
+    from videollm.media.decode_worker import open_clip
+    from videollm.media.sampling import FrameSampling
+    from videollm.models import families
+
+    words = "A red circle moves."
+    if found.model_type == "t5":
+        from videollm.tools.narrators import load_rephraser
+
+        (said,) = load_rephraser(found.folder, device=str(device)).rephrase([words], 1, groups=2)
+        return f"of {words!r} it makes {said}"
+    if found.model_type == "lavila_narrator":
+        from videollm.tools.narrators import load_narrator
+
+        narrator = load_narrator(found.folder, device=str(device))
+        ((one,),) = narrator.describe([open_clip(bundled_clip(), frames=narrator.frames)], 1, 0)
+        return f"it says: {one.text!r}"
+    model, processor = families.load(found.folder, device=device)
+    images = getattr(processor, "image_processor", processor)
+    config = found.config
+    count = int(config.num_frames if found.model_type == "lf_vila" else config.vision_config.num_frames)
+    clip = open_clip(bundled_clip(), frames=FrameSampling("centre", frames=count))
+    assert clip.frames is not None
+    pixels = images(clip.frames.pixels[[k * len(clip.frames) // count for k in range(count)]])
+    inputs = {"pixel_values": pixels[None].to(model.device, model.dtype)}
+    name = found.model_class.__name__
+    if name == "LavilaDualEncoder":
+        inputs |= {key: value.to(model.device) for key, value in processor.texts([words]).items()}
+    elif found.model_type == "lf_vila" and name != "LfVilaForVideoClassification":
+        batch = processor.encode_sentences([[words]])
+        choices = name == "LfVilaForMultipleChoice"
+        inputs |= {key: (value[None] if choices else value).to(model.device) for key, value in batch.items()}
+    with torch.inference_mode():
+        made = model(**inputs)
+    scores, vectors = made.get("logits"), made.get("video_embeds")
+    if scores is not None:
+        heads = scores if isinstance(scores, tuple) else (scores,)
+        told, kept = ", ".join(f"class {int(one[0].argmax())} of {one.shape[-1]}" for one in heads), heads
+    else:
+        similarity = (vectors @ made["text_embeds"].T).item()
+        told, kept = f"its vector of {vectors.shape[-1]}, cosine {similarity:.3f} to {words!r}", (vectors,)
+    if not all(bool(torch.isfinite(one).all()) for one in kept):
+        raise ModelNotFoundError(f"the model in {found.folder} makes numbers that are not finite; convert it again")
+    return told
 
 
 def answer(name: str, found: Checkup, device: torch.device, bits: int | None) -> int:

@@ -26,7 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a .jsonl, .srt or .vtt file; or a folder, which gets all three of every video; default: the terminal",
     )
     parser.add_argument("--window", type=float, default=4.0, metavar="SECONDS", help="length of a window; default: 4")
-    parser.add_argument("--stride", type=float, metavar="SECONDS", help="from window to window; default: the length")
+    parser.add_argument(
+        "--stride",
+        type=float,
+        metavar="SECONDS",
+        help="from window to window; default: the length; less is slower and surer",
+    )
     parser.add_argument("--start", type=float, default=0.0, metavar="SECONDS", help="where to begin")
     parser.add_argument("--end", type=float, metavar="SECONDS", help="where to end")
     parser.add_argument(
@@ -95,12 +100,12 @@ def _load(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     from videollm.cli.chat import import_models, say_plan
 
     import_models()
-    from videollm.tools.narrators import QUESTION, load_narrator, load_rephraser, load_scorer
+    from videollm.tools.narrators import load_narrator, load_rephraser, load_scorer, question_for
 
     # The small ones first: what is wrong with them is known before the wait for a large model.
     scorer = None if args.scorer is None else load_scorer(args.scorer, device=args.device)
     rephraser = None if args.rephraser is None else load_rephraser(args.rephraser, device=args.device)
-    question = args.question or QUESTION
+    question = args.question or question_for(args.window, args.stride)
     narrator = load_narrator(args.model, device=args.device, bits=args.bits, question=question, announce=say_plan)
     return narrator, scorer, rephraser
 

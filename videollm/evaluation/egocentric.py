@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -97,7 +96,7 @@ class _Seen(_Stretches[B], Generic[B]):
         frames: int | None = getattr(self.benchmark, "frames", None)
         self.model = self.loader(self.benchmark.model, frames)
         self.frames = FrameSampling("centre", frames=self.model.count)
-        return {"weights": families.weights_of(Path(self.benchmark.model)), "frames": self.model.count}
+        return {"weights": families.weights_of(self.benchmark.model), "frames": self.model.count}
 
     def middles(self, clips: Sequence[Clip]) -> torch.Tensor:
         """float ``(B, T, 3, H, W)``, the middle square of each frame."""

@@ -51,7 +51,7 @@ class _LongVideos(Task[B], Generic[B]):
 
     def identity(self) -> dict[str, Any]:
         """Of the weights."""
-        return {"weights": families.weights_of(Path(self.benchmark.model)), "frames": self.model.count}
+        return {"weights": families.weights_of(self.benchmark.model), "frames": self.model.count}
 
     def open(self, media: Media) -> Clip:
         return open_clip(media.path, frames=self.model.frames, limits=LONG_FILE)

@@ -1,5 +1,7 @@
 """Looking over a model's folder without loading it: every key and shape against the config, and whose weights they are.
 
+It knows chat models, and the models of LaViLa and LF-VILA.
+
 What a file holds is read from its header; what the config asks for, from the model on the meta device.
 """
 
@@ -10,9 +12,12 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from ..errors import ModelNotFoundError
-from . import hub, memory
+from . import families, hub, memory
 from .video_llama.configuration_video_llama import VideoLlamaConfig
 
 Shape = tuple[int, ...]
@@ -41,7 +46,8 @@ class Checkup:
 
     Attributes:
         folder: it.
-        config: its config.
+        config: its config; a `VideoLlamaConfig`, or that of ``family``.
+        family: LaViLa's or LF-VILA's; None: a chat model.
         bits: 4 or 8 where it was saved quantised.
         tensors, parameters: of the weights on disk, and of the model they make.
         weights_bytes: of the files.
@@ -49,7 +55,8 @@ class Checkup:
     """
 
     folder: Path
-    config: VideoLlamaConfig
+    config: Any
+    family: families.FamilyFolder | None
     bits: int | None
     tensors: int
     parameters: int
@@ -63,10 +70,17 @@ def check_folder(name_or_folder: str | Path) -> Checkup:
     Raises:
         ModelNotFoundError: if it is no folder of a model, or its config cannot be used; other faults are in the result.
     """
+    if families.model_type_of(name_or_folder) in families.FAMILIES:
+        family = families.look_up(name_or_folder)
+        with torch.device("meta"):
+            model = family.model_class(family.config)
+        return _checked(family.folder, family.config, family, None, model)
     folder = hub.find(name_or_folder)
     config = hub.read_config(folder)
-    bits = hub.saved_bits(config)
-    model = memory.empty_model(config)
+    return _checked(folder, config, None, hub.saved_bits(config), memory.empty_model(config))
+
+
+def _checked(folder: Path, config: Any, family: families.FamilyFolder | None, bits: int | None, model: Any) -> Checkup:
     weights = memory.weights_of(model)
     problems: list[str] = []
     found, size = _headers(folder, problems)
@@ -76,11 +90,11 @@ def check_folder(name_or_folder: str | Path) -> Checkup:
         quantised = {weight.name for weight in weights if weight.quantised}
         problems += compare(wanted, found, tied=tied, quantised=quantised, bits=bits)
     try:
-        hub.read_processor(folder)
+        hub.read_processor(folder) if family is None else families.read_processor(family)
     except ModelNotFoundError as error:
         problems.append(str(error))
     parameters = sum(math.prod(weight.shape) for weight in weights)
-    return Checkup(folder, config, bits, len(found), parameters, size, tuple(problems))
+    return Checkup(folder, config, family, bits, len(found), parameters, size, tuple(problems))
 
 
 def compare(

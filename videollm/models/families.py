@@ -51,7 +51,7 @@ class FamilyFolder:
 
 def model_type_of(name_or_folder: str | Path) -> str | None:
     """What a folder's config is of; None where it cannot be read."""
-    folder = hub.EMBEDDED.get(str(name_or_folder), Path(name_or_folder).expanduser())
+    folder = hub.folder_of(name_or_folder)
     try:
         return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError):
@@ -66,7 +66,7 @@ def look_up(name_or_folder: str | Path) -> FamilyFolder:
     """
     from huggingface_hub.errors import StrictDataclassError
 
-    folder = hub.EMBEDDED.get(str(name_or_folder), Path(name_or_folder).expanduser())
+    folder = hub.folder_of(name_or_folder)
     model_type = model_type_of(name_or_folder)
     if model_type not in FAMILIES:
         found = f"is of a {model_type!r} model" if model_type else "holds no config.json that can be read"
@@ -173,9 +173,9 @@ def load(
     return model.to(place).eval(), processor
 
 
-def weights_of(folder: Path) -> list[list[Any]]:
-    """What tells the weights in a folder from others: names, sizes and times of its files."""
-    files = sorted(folder.glob("*.safetensors"))
+def weights_of(name_or_folder: str | Path) -> list[list[Any]]:
+    """What tells the weights of a model from others: names, sizes and times of its files."""
+    files = sorted(hub.folder_of(name_or_folder).glob("*.safetensors"))
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 

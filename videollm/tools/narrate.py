@@ -186,7 +186,7 @@ def narrate(
         ModelNotFoundError: no such model.
         MediaError: the video cannot be read.
     """
-    from videollm.tools.narrators import load_narrator
+    from videollm.tools.narrators import load_narrator, question_for
 
     settings = NarrationSettings(
         window_seconds=window_seconds,
@@ -201,7 +201,9 @@ def narrate(
         seed=seed,
     )
     check_settings(settings, scorer)
-    narrator = load_narrator(model) if isinstance(model, str | Path) else model
+    narrator = model
+    if isinstance(narrator, str | Path):
+        narrator = load_narrator(narrator, question=question_for(window_seconds, stride_seconds))
     staff = _Staff(narrator, scorer, rephraser)
     return _narrate(Path(video), staff, settings, None, limits=limits, progress=progress, report=report)
 

@@ -9,7 +9,6 @@ Source: Zhao et al., "LaViLa" (2022), section 3; the released code for how sente
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from videollm.clips import Clip
 from videollm.errors import ConfigError, ModelNotFoundError
 from videollm.media.sampling import FrameSampling, SoundSampling
 from videollm.messages import MediaPart, user
-from videollm.models import hub
+from videollm.models import families, hub
 from videollm.moments.embed import pixel_values_of
 
 if TYPE_CHECKING:
@@ -34,10 +33,18 @@ if TYPE_CHECKING:
 QUESTION = "Narrate the video."
 """What a chat model is asked about each window. `tiny` answers with the seconds at which things change."""
 
+OVERLAP_QUESTION = "Describe the video."
+"""What it is asked where windows overlap: each tells of its middle alone, so that no seconds within it are needed."""
+
 DRAWN_TEMPERATURE, DRAWN_TOP_P = 0.7, 0.95
 """How several sentences for one window are drawn, as published. A single one is greedy."""
 
 MAX_NEW_TOKENS = 96
+
+
+def question_for(window_seconds: float, stride_seconds: float | None) -> str:
+    """What a chat model is best asked about windows of a length and a stride."""
+    return QUESTION if stride_seconds is None or stride_seconds >= window_seconds else OVERLAP_QUESTION
 
 
 @dataclass(frozen=True)
@@ -223,17 +230,17 @@ def load_narrator(
         ModelNotFoundError: no such model, or one of another kind.
         ConfigError: bits for LaViLa's narrator, or a device that cannot be used.
     """
-    if _model_type(name_or_folder) != "lavila_narrator":
+    if families.model_type_of(name_or_folder) != "lavila_narrator":
         folder = hub.find(name_or_folder)  # says what is wrong with any other kind
         model, processor = hub.load(name_or_folder, device=device, bits=bits, announce=announce)
-        identity = {"weights": _weights_of(folder), "bits": bits}
+        identity = {"weights": families.weights_of(folder), "bits": bits}
         return ChatNarrator(model, processor, question=question, identity=identity)
     if bits is not None:
         raise ConfigError(f"{name_or_folder} is LaViLa's narrator, which is not quantised; leave --bits out")
     from videollm.models.lavila import LavilaNarrator
 
-    folder = hub.folder_of(name_or_folder)
-    return LavilaNarrations(*_lavila(LavilaNarrator, folder, device), identity={"weights": _weights_of(folder)})
+    model, processor = families.load(name_or_folder, LavilaNarrator, device=device)
+    return LavilaNarrations(model, processor, identity={"weights": families.weights_of(name_or_folder)})
 
 
 def load_scorer(folder: str | Path, *, device: str | None = None) -> DualEncoderScorer:
@@ -243,14 +250,14 @@ def load_scorer(folder: str | Path, *, device: str | None = None) -> DualEncoder
         ModelNotFoundError: no such model, or one of another kind.
         ConfigError: a device that cannot be used.
     """
-    kind = _model_type(folder)
+    kind = families.model_type_of(folder)
     if kind != "lavila_dual_encoder":
         found = f"is of a {kind!r} model" if kind else "holds no config.json that can be read"
         raise ModelNotFoundError(f"no scorer in {folder}: it {found}; give the folder of a LaViLa dual encoder")
     from videollm.models.lavila import LavilaDualEncoder
 
-    place = hub.folder_of(folder)
-    return DualEncoderScorer(*_lavila(LavilaDualEncoder, place, device), identity=_weights_of(place))
+    model, processor = families.load(folder, LavilaDualEncoder, device=device)
+    return DualEncoderScorer(model, processor, identity=families.weights_of(folder))
 
 
 def load_rephraser(folder: str | Path, *, device: str | None = None) -> Rephraser:
@@ -262,40 +269,8 @@ def load_rephraser(folder: str | Path, *, device: str | None = None) -> Rephrase
     """
     from videollm.models.lavila import Rephraser
 
-    if _model_type(folder) is None:
+    if families.model_type_of(folder) is None:
         raise ModelNotFoundError(f"no rephraser in {folder}: it holds no config.json; give the folder of a T5")
     rephraser = Rephraser.from_pretrained(hub.folder_of(folder))
     rephraser.model.to(hub.choose_device(device))
     return rephraser
-
-
-def _lavila(kind: Any, folder: Path, device: str | None) -> tuple[Any, Any]:
-    from safetensors import SafetensorError
-
-    from videollm.models.lavila import LavilaProcessor
-
-    place = hub.choose_device(device)
-    dtype = torch.float32 if place.type == "cpu" else "auto"
-    try:
-        model = kind.from_pretrained(folder, local_files_only=True, dtype=dtype)
-        processor = LavilaProcessor.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelNotFoundError(
-            f"the model in {folder} cannot be used ({reason}); convert or save it again"
-        ) from error
-    return model.to(place).eval(), processor
-
-
-def _model_type(name_or_folder: str | Path) -> str | None:
-    folder = hub.folder_of(name_or_folder)
-    try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
-def _weights_of(folder: Path) -> list[list[Any]]:
-    """What tells the weights in a folder from others: names, sizes and times of its files."""
-    files = sorted(folder.glob("*.safetensors"))
-    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
