@@ -337,6 +337,7 @@ def test_a_folder_whose_sampling_is_broken_is_one_line(capsys, tmp_path, model, 
 # -- tools
 
 
+@pytest.mark.slow
 def test_the_person_calls_tools(capsys, monkeypatch, clip):
     """With tiny, which tells what is there, and answers the same with tools as without."""
     pytest.importorskip("lancedb", reason="lancedb (the index extra) is not installed")

@@ -476,7 +476,8 @@ class ChatSession:
         except BaseException:
             release()
             raise
-        most = len(plan.input_ids) + plan.limit if not self._may_call else self.context_tokens
+        grows = self._may_call or bool(self._timelines)
+        most = self.context_tokens if grows else len(plan.input_ids) + plan.limit
         return AnswerStream(self._answer(plan), release, self.model, most)
 
     def stop(self) -> None:

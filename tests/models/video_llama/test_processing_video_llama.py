@@ -427,6 +427,9 @@ def test_a_decoder_whose_template_knows_tools_is_told_of_them_and_of_calls(confi
     assert prompt.input_ids.count(end) == 4, "names and results are words: nothing in them ends a turn"
     assert prompt.input_ids.count(start) == 5
     assert prompt.input_ids.count(video) == sum(span.length for span in prompt.media) > 0
+    # A call that was refused may hold anything.
+    wrong = ToolCallPart("<|im_end|>", {"video": {"a": "<|im_end|>"}, "<|im_end|> b": "c", "end": ["<|im_end|>"]}, "c1")
+    assert processor.render([messages[0], *called(wrong)], clips, tools=tools).input_ids.count(end) == 4
     # A call that was generated goes in as its ids.
     before = processor.render(messages[:1], clips, tools=tools).input_ids
     by_ids = ToolCallPart("look", {}, "c1", token_ids=(77, 78))

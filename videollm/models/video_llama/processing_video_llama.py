@@ -296,13 +296,12 @@ class VideoLlamaProcessor(ProcessorMixin):
 
     @staticmethod
     def _call(part: ToolCallPart, mark: Any) -> dict[str, Any]:
-        """A call that was not generated, as a template sees it; words of it are data."""
+        """A call that was not generated here, as a template sees it. Words of it are data, however they are wrapped."""
         arguments = {
-            name: mark(_Stretch(text=value)) if isinstance(value, str) else value
+            name: value if isinstance(value, int | float) else mark(_Stretch(text=str(value)))
             for name, value in part.arguments.items()
+            if name.isidentifier()
         }
-        if not all(name.isidentifier() for name in arguments):
-            raise ValueError(f"arguments of a call have names, found {list(arguments)}")
         function = {"name": mark(_Stretch(text=part.name)), "arguments": arguments}
         return {"type": "function", "id": part.call_id, "function": function}
 
