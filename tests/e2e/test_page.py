@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -20,9 +21,11 @@ import torch
 
 from tests.cli.bad_files import written
 from tests.small_model import small_model
+from videollm.chat.calls import Evidence
 from videollm.media.read import read_clip
 from videollm.media.sampling import FrameSampling
 from videollm.media.write import write_video
+from videollm.messages import ToolCallPart, ToolResultPart
 from videollm.serving.model_worker import ModelChoice, ModelWorker, WorkerLimits
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
@@ -233,7 +236,7 @@ def test_a_whole_visit(visit, mp4, name, options):
         assert wide <= 390, "nothing is cut off at the side"
 
 
-@pytest.mark.parametrize(("name", "options"), [("desktop", DESKTOP), ("dark", DARK), ("phone", PHONE)])
+@pytest.mark.parametrize(("name", "options"), [("dark", DARK), ("phone", PHONE)])
 def test_narrate_chapters_and_find(visit, mp4, tmp_path, name, options):
     one = visit(options)
     page = one.page
@@ -404,6 +407,40 @@ def test_undo_retry_edit_and_clear(visit, served):
     page.wait_for_selector(".example >> visible=true")
     assert one.answers.count() == 0 and page.locator(".clip").count() == 0
     assert len(conversations - set(worker.conversations)) == 1
+
+
+def test_calls_of_tools_are_folded_away_and_open_to_look_at(visit, served):
+    """`tiny` is not trained to call: the rounds of an answer are put into it here. That they are streamed is tested
+    without a browser."""
+    _, worker, _ = served
+    one = visit()
+    page = one.page
+    one.example(0)
+    assert one.ask("How many things are there?") == "Two."
+    (conversation,) = [c for c in worker.conversations.values() if "two_things.mp4" in c.files and c.exchanges]
+    call = ToolCallPart("narrate", {"video": "two_things.mp4", "start_seconds": 2.0, "end_seconds": 6.0}, "1")
+    told = ToolResultPart("1", "[0:02-0:06] a green triangle moves down and a purple star grows.")
+    answer = replace(
+        conversation.exchanges[-1].answer, rounds=(call, told), used=(Evidence("two_things.mp4", 2.0, 6.0, "narrated"),)
+    )
+    conversation.exchanges[-1] = replace(conversation.exchanges[-1], answer=answer)
+    one.open()
+    fold = page.get_by_role("button", name="narrate two_things.mp4, 0:02-0:06")
+    assert not page.get_by_text("a purple star grows").is_visible()
+    fold.click()
+    page.get_by_text("a purple star grows").wait_for()
+    page.get_by_role("link", name="0:06").first.click()
+    one.at(6.0)
+    one.picture("desktop-11-tools")
+    assert "Rests on [0:02-0:06] of two_things.mp4 (narrated)" in page.locator("#chat small").inner_text()
+    # What is below still belongs to its question.
+    assert one.ask("Which sound is heard?") == "I hear something like music."
+    page.get_by_role("button", name="Undo", exact=True).last.click()
+    page.wait_for_function("document.querySelectorAll('#chat small').length == 1")
+    page.get_by_role("button", name="Retry", exact=True).last.click()
+    fold.wait_for(state="detached")
+    one.finished(1)
+    assert one.answer() == "Two."
 
 
 def test_stop_another_model_and_leaving(visit, served):
