@@ -3,7 +3,7 @@
 A video is four scenes of our world behind each other, a paragraph one sentence of each. Every way learns from the same
 batches, in which each set of scenes is shown in two orders, so that the loss of whole videos, too, is given reasons to
 learn the order. The weights that the eye begins with know single scenes, as Swin's know single pictures, and are the
-same for all; everything else begins at random.
+same for all; everything else begins at random (with ``--cold`` the eye, too).
 
     without     the loss of whole videos alone
     published   MTC as published: 2 of 4 sentences are compared with 2 of 4 clips, and the one nearer in time counts as
@@ -19,7 +19,7 @@ Of scenes never shown, a video is then compared with the paragraphs of all 24 or
     pieces      the same, each clip seen alone as a video of its own
     IoU         of an eight-scene video, the sentences of four are aligned with its clips: mean temporal overlap
 
-    python scripts/compare_mtc.py [--steps N] [--seeds N] [--eye FILE] [--out FILE.json]
+    python scripts/compare_mtc.py [--steps N] [--seeds N] [--eye FILE | --cold] [--out FILE.json]
 """
 
 from __future__ import annotations
@@ -56,11 +56,12 @@ TWINS, SETS, TEST_SETS = 8, 3_000, 100
 RATE = 1.5e-3
 
 
-def train(way: str, seed: int, steps: int, eye: Path) -> tuple[LfVilaForPreTraining, LfVilaProcessor]:
+def train(way: str, seed: int, steps: int, eye: Path | None) -> tuple[LfVilaForPreTraining, LfVilaProcessor]:
     model, processor = build_tiny_lf_vila(seed)
     for name, value in WAYS[way].items():
         setattr(model.config, name, value)
-    model.video_encoder.load_state_dict(load_file(eye))
+    if eye is not None:
+        model.video_encoder.load_state_dict(load_file(eye))
     samples = StorySamples(processor, SETS, twins=TWINS, kinds=KINDS)
     first = seed * steps * 2 * TWINS
     torch.manual_seed(seed)  # of the draws of MTC
@@ -137,26 +138,30 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--eye", type=Path, default=Path("runs/tiny_lf_vila/eye.safetensors"))
+    parser.add_argument("--cold", action="store_true", help="begin with random weights throughout")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if not options.eye.is_file():
-        make_eye(options.eye)
+    eye = None if options.cold else options.eye
+    if eye is not None and not eye.is_file():
+        make_eye(eye)
     results: dict[str, list[dict[str, float]]] = {way: [] for way in options.ways}
     if options.out and options.out.is_file():  # a comparison that was interrupted, or is to have another way beside it
         kept = json.loads(options.out.read_text())
-        if kept.pop("steps") != options.steps:
-            parser.error(f"{options.out} is of another number of steps; name another file")
+        if (kept.pop("steps"), kept.pop("cold", False)) != (options.steps, options.cold):
+            parser.error(f"{options.out} is of another number of steps, or began otherwise; name another file")
         results = kept | {way: kept.get(way, []) for way in options.ways}
     for seed, way in itertools.product(range(options.seeds), options.ways):
         if seed < len(results[way]):
             continue
         start = time.process_time()
-        results[way].append(test(*train(way, seed, options.steps, options.eye)))
+        results[way].append(test(*train(way, seed, options.steps, eye)))
         scores = ", ".join(f"{name} {value:.3f}" for name, value in results[way][-1].items())
         print(f"seed {seed} {way}: {scores} ({time.process_time() - start:.0f} s of processor)", flush=True)
         if options.out:
-            options.out.write_text(json.dumps({"steps": options.steps, **results}, indent=1) + "\n")
+            options.out.write_text(
+                json.dumps({"steps": options.steps, "cold": options.cold, **results}, indent=1) + "\n"
+            )
     print(f"{options.steps} steps, {options.seeds} seeds; chance of the right order {1 / len(ORDERS):.3f}")
     for way, runs in results.items():
         cells = (

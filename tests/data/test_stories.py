@@ -25,8 +25,11 @@ def test_a_story_is_repeatable_and_each_sentence_is_of_its_scene() -> None:
 
 def test_each_scene_is_drawn_in_its_span_and_all_are_equally_large() -> None:
     story = draw_story(3)
-    frames = story.frames(np.arange(0, story.duration_seconds, 0.5), 32)
-    assert frames.pixels.shape[1:3] == story.frames([0.0], 32).pixels.shape[1:3] and len(frames) > 8
+    for seed in (3, TEST_STORIES + 4_000):
+        whole = draw_story(seed)
+        assert len({(scene.width_px, scene.height_px) for scene in whole.scenes}) == 1
+        for long_px in (32, 53, 64):
+            assert len(whole.frames(np.arange(0, whole.duration_seconds, 0.5), long_px)) > 8
     swapped = story.reordered([1, 0, 2, 3])
     assert swapped.sentences[:2] == story.sentences[1::-1]
     (one,), (same,) = (

@@ -9,7 +9,7 @@ Notation: T frames, M scenes and sentences.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
@@ -89,6 +89,8 @@ def draw_story(seed: int, scenes: int = 4, kinds: Sequence[str] = KINDS, split: 
         scene = draw_scene(number, kinds[int(rng.integers(len(kinds)))], split)
         if not scene.timed or (chosen and not _alike(scene, chosen[0])):
             continue
+        if chosen:  # one film has one size, to the pixel
+            scene = replace(scene, width_px=chosen[0].width_px, height_px=chosen[0].height_px)
         said = caption(scene, measure(render(scene, np.zeros(1), 16)))
         if said in sentences:
             continue
@@ -100,7 +102,7 @@ def draw_story(seed: int, scenes: int = 4, kinds: Sequence[str] = KINDS, split: 
 
 
 def _alike(one: Scene, other: Scene) -> bool:
-    """Whether one film can show both: their frames have the same size at any length of the longer side."""
+    """Whether one film can show both: whether their aspect ratios are the same but for the rounding of pixels."""
     return abs(one.width_px / one.height_px - other.width_px / other.height_px) < 0.02
 
 
