@@ -4,60 +4,23 @@ import asyncio
 import base64
 import json
 import socket
-import threading
-import time
+from collections import Counter
 
 import httpx
 import pytest
 
 from tests.cli.bad_files import good, written
-from tests.small_model import small_model
+from tests.serving.served import KEY, MODEL, OTHER_KEY, QUESTION, Served, data_url, openai, shown, until
 from videollm import errors
 from videollm.chat.session import ChatSession
-from videollm.serving.access import SHORTEST_KEY_CHARACTERS, hosts_for, is_loopback
-from videollm.serving.app import OWNER, routes, service
+from videollm.serving.access import NO_KEY, SHORTEST_KEY_CHARACTERS, hosts_for, is_loopback
+from videollm.serving.app import routes, service
 from videollm.serving.errors_to_status import STATUS, status_of
-from videollm.serving.listening import address_of, bound, server_of
-from videollm.serving.model_worker import ModelChoice, ModelWorker, WorkerLimits
-from videollm.serving.uploads import StoreLimits, UploadStore
+from videollm.serving.model_worker import ModelWorker
+from videollm.serving.uploads import UploadStore
 
-openai = pytest.importorskip("openai", reason="pip install openai to test with the official client")
-
-MODEL = small_model()
-KEY = "a key that is long enough"
 TALL = {"max_tokens": 400, "temperature": 1.5, "seed": 3}
 """Options of an answer that takes its time."""
-
-
-class Served:
-    """A service on a port of this machine, in threads of this process."""
-
-    def __init__(self, key=None, **limits):
-        self.worker = ModelWorker(ModelChoice("small"), WorkerLimits(**limits), load=lambda choice, tell: MODEL).start()
-        self.store = UploadStore(StoreLimits(file_bytes=10_000_000))
-        sock = bound("127.0.0.1", 0)
-        self.address = address_of(sock, "127.0.0.1")
-        self.server = server_of(service(self.worker, self.store, hosts_for("127.0.0.1", key), key))
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [sock]}, daemon=True)
-        self.thread.start()
-        self.http = httpx.Client(base_url=self.address, timeout=30)
-        self.client = openai.OpenAI(base_url=f"{self.address}/v1", api_key=key or "none", max_retries=0)
-        until(lambda: self.server.started and self.worker.runtime is not None)
-
-    def close(self):
-        self.http.close()
-        self.client.close()
-        self.server.should_exit = True
-        self.thread.join(30)
-        self.worker.close(0)
-        self.store.close()
-
-
-def until(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -70,17 +33,6 @@ def served():
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     return good(tmp_path_factory.mktemp("clip"))
-
-
-def data_url(path, kind="video/mp4"):
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def shown(clip, text="what is it"):
-    return {
-        "role": "user",
-        "content": [{"type": "video_url", "video_url": {"url": data_url(clip)}}, {"type": "text", "text": text}],
-    }
 
 
 def alone(clip, *questions, **options):
@@ -121,7 +73,7 @@ def test_the_next_turn_of_a_conversation_is_found_again(served, clip):
         {"role": "user", "content": "then?"},
     ]
     second = served.client.chat.completions.create(model="small", messages=messages, max_tokens=20)
-    assert set(served.worker.conversations) == open_before
+    assert set(served.worker.conversations) <= open_before
     assert second.usage.prompt_tokens_details.cached_tokens > first.usage.prompt_tokens
     assert second.choices[0].message.content == alone(clip, "what is it", "then?", max_new_tokens=20)[1]
     # Told otherwise, it is another conversation, and answered as one.
@@ -148,8 +100,8 @@ def test_a_file_uploaded_once_serves_many_questions_and_outlives_its_deletion(se
         {"role": "assistant", "content": answer.choices[0].message.content},
         {"role": "user", "content": "then?"},
     ]
-    for conversation in served.worker.conversations.values():
-        conversation.drop()  # as if memory had been short: it is decoded again
+    for conversation in list(served.worker.conversations.values()):
+        served.worker.drop(conversation)  # as if memory had been short: it is decoded again
     again = served.client.chat.completions.create(model="small", messages=messages, max_tokens=20)
     assert again.choices[0].message.content == alone(clip, "what is it", "then?", max_new_tokens=20)[1]
 
@@ -177,6 +129,34 @@ def test_a_system_message_an_image_and_a_sound(served, tmp_path):
     assert [one["kind"] for one in answer.coverage] == ["image", "audio"]
 
 
+def test_tools_are_called_by_the_service_itself(served, clip):
+    tools = served.http.get("/v1/tools").json()["data"]
+    assert [tool["function"]["name"] for tool in tools] == ["narrate", "search", "look", "listen", "chapters"]
+
+    def asked(**options):
+        return served.client.chat.completions.create(
+            model="small", messages=[shown(clip, "tools?")], max_tokens=20, **options
+        )
+
+    answer = asked(tools=tools, tool_choice="auto")
+    assert answer.choices[0].finish_reason in ("stop", "length") and answer.choices[0].message.tool_calls is None
+    kinds = [one["type"] for one in answer.rounds]
+    assert kinds == ["tool_call", "tool_result"] * (len(kinds) // 2)
+    assert {one["name"] for one in answer.rounds if one["type"] == "tool_call"} <= {
+        t["function"]["name"] for t in tools
+    }
+    stream = list(asked(tools=tools, stream=True))
+    assert "".join(c.choices[0].delta.content or "" for c in stream) == answer.choices[0].message.content
+    told = [c.model_extra["round"] for c in stream if "round" in c.model_extra]
+    assert [(one["type"], one.get("name")) for one in told] == [(one["type"], one.get("name")) for one in answer.rounds]
+    # Not asked for, none is called.
+    for options in ({}, {"tools": tools, "tool_choice": "none"}, {"tools": []}):
+        without = asked(**options)
+        assert (
+            without.rounds == [] and without.choices[0].message.content == alone(clip, "tools?", max_new_tokens=20)[0]
+        )
+
+
 def test_the_model_is_listed(served):
     assert [model.id for model in served.client.models.list()] == ["small"]
     assert served.client.models.retrieve("small").owned_by == "videollm"
@@ -185,9 +165,6 @@ def test_the_model_is_listed(served):
 
 
 # -- what is refused
-
-
-QUESTION = [{"role": "user", "content": "what?"}]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +182,14 @@ QUESTION = [{"role": "user", "content": "what?"}]
         ({"temperature": 1e999}, 400, ""),
         ({"max_tokens": 0}, 400, "max_tokens"),
         ({"n": 2}, 400, "n:"),
-        ({"tools": [{"type": "function"}]}, 400, "tools"),
+        ({"tools": [{"type": "function"}]}, 400, "tools.0.function"),
+        ({"tools": [{"type": "function", "function": {"name": "get_weather"}}]}, 400, "'get_weather' is none of this"),
+        ({"tools": [{"type": "function", "function": {"name": "look"}}]}, 400, "'chapters' is missing"),
+        ({"tools": [], "tool_choice": "required"}, 400, "tool_choice"),
+        ({"functions": [{"name": "look"}]}, 400, "functions"),
+        ({"messages": [*QUESTION, {"role": "tool", "content": "x", "tool_call_id": "1"}]}, 400, "hands no calls"),
+        ({"messages": [*QUESTION, {"role": "assistant", "tool_calls": [{}]}, *QUESTION]}, 400, "hands no calls"),
+        ({"messages": [{"role": "user", "content": None}]}, 400, "messages.0.content"),
         ({"response_format": {"type": "json_object"}}, 400, "response_format"),
         ({"seed": 2**70}, 400, "seed"),
     ],
@@ -280,7 +264,7 @@ def test_uploads_have_a_limit_before_they_are_read(served):
         assert raw.recv(4096).startswith(b"HTTP/1.1 413 ")
     assert served.http.post("/v1/media", content=iter([b"x"])).status_code == 411
     assert served.http.post("/v1/media", content=b"").status_code == 400
-    assert headers and served.store.of(OWNER) == []
+    assert headers and served.store.of(NO_KEY) == []
 
 
 @pytest.mark.parametrize(
@@ -325,7 +309,7 @@ def test_headers_that_browsers_obey_are_on_every_answer(served):
 
 def all_routes():
     store = UploadStore()
-    app = routes(ModelWorker(load=lambda choice, tell: MODEL), store)
+    app = routes(ModelWorker(load=lambda choice, tell: MODEL), store, Counter())
     store.close()
     found = [(method, path) for path, item in app.openapi()["paths"].items() for method in item]
     return [*sorted(found), ("get", "/openapi.json")]
@@ -333,7 +317,7 @@ def all_routes():
 
 @pytest.fixture(scope="module")
 def locked():
-    one = Served(key=KEY)
+    one = Served(KEY, OTHER_KEY)
     yield one
     one.close()
 
@@ -362,8 +346,11 @@ def test_the_routes_are_these(locked):
         ("get", "/v1/media/{media_id}"),
         ("get", "/v1/models"),
         ("get", "/v1/models/{model}"),
+        ("get", "/v1/tools"),
         ("post", "/v1/chat/completions"),
         ("post", "/v1/media"),
+        ("post", "/v1/moments"),
+        ("post", "/v1/narrations"),
         ("get", "/openapi.json"),
     ]
     assert locked.client.chat.completions.create(model="small", messages=QUESTION, max_tokens=5).usage
@@ -373,12 +360,12 @@ def test_other_machines_need_a_key_and_a_long_one():
     for host in ("0.0.0.0", "::", "192.168.1.5", "example.org"):
         assert not is_loopback(host)
         with pytest.raises(errors.ConfigError, match="other machines can reach this: give an API key"):
-            hosts_for(host, None)
+            hosts_for(host)
         assert hosts_for(host, KEY) is None
     with pytest.raises(errors.ConfigError, match="could be guessed"):
         hosts_for("127.0.0.1", "x" * (SHORTEST_KEY_CHARACTERS - 1))
     for host in ("127.0.0.1", "localhost", "::1", "127.8.8.8"):
-        assert is_loopback(host) and hosts_for(host, None)
+        assert is_loopback(host) and hosts_for(host)
 
 
 # -- errors, load, leaving
@@ -427,8 +414,8 @@ def test_a_body_that_trickles_in_is_cut_off(monkeypatch):
     try:
         with socket.create_connection(("127.0.0.1", int(one.address.rpartition(":")[2]))) as raw:
             raw.sendall(b"POST /v1/media HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nabc")
-            until(lambda: one.store.of(OWNER) != [])
-            until(lambda: one.store.of(OWNER) == [])
+            until(lambda: one.store.of(NO_KEY) != [])
+            until(lambda: one.store.of(NO_KEY) == [])
         assert one.http.get("/healthz").json() == {"status": "ready"}
     finally:
         one.close()
@@ -441,7 +428,7 @@ def test_health_says_what_is_missing():
     async def asked(path):
         worker = ModelWorker(load=load).start()
         store = UploadStore()
-        transport = httpx.ASGITransport(service(worker, store, hosts_for("127.0.0.1", None), None))
+        transport = httpx.ASGITransport(service(worker, store, hosts_for("127.0.0.1")))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
             while worker.state != "failed":
                 await asyncio.sleep(0.01)

@@ -9,18 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
 import secrets
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 
-from videollm.errors import NotYoursError, RequestError, VideoLLMError
+from videollm.errors import ChatError, NotYoursError, VideoLLMError
 from videollm.messages import MediaPart, Message, assistant, system, user
-from videollm.serving.access import error_body
+from videollm.serving.access import asker, error_body
 from videollm.serving.errors_to_status import status_of
+from videollm.serving.events import LAST_EVENT, EventStream, event, while_there
+from videollm.serving.incoming import Incoming
 from videollm.serving.model_worker import Conversation, ModelWorker, Turn
 from videollm.serving.protocol import (
     ChatRequest,
@@ -29,10 +31,29 @@ from videollm.serving.protocol import (
     chunk,
     completion,
     conversation_of,
-    parse,
+    request_body,
     usage_chunk,
 )
-from videollm.serving.uploads import UploadStore
+
+
+@dataclass
+class Question:
+    """What a request comes to: a question in a conversation that holds all that was said before.
+
+    Attributes:
+        options: of `ModelWorker.ask`.
+        history: what identifies the conversation, this question included: who asks, then each message.
+        is_answered: the conversation can be gone on with.
+    """
+
+    conversation: Conversation
+    words: str
+    history: tuple[Any, ...]
+    options: dict[str, Any]
+    model: str
+    stream: bool
+    with_usage: bool
+    is_answered: bool = False
 
 
 class Completions:
@@ -40,89 +61,97 @@ class Completions:
 
     Args:
         worker: answers.
-        store: keeps files; those of a conversation belong to it, those uploaded before to ``owner``.
-        owner: of uploads.
+        incoming: reads requests; files belong to their conversation, those uploaded before to who asks.
     """
 
-    def __init__(self, worker: ModelWorker, store: UploadStore, owner: str) -> None:
-        self.worker, self.store, self.owner = worker, store, owner
+    def __init__(self, worker: ModelWorker, incoming: Incoming) -> None:
+        self.worker, self.incoming = worker, incoming
         self._known: dict[str, Conversation] = {}
-        """Conversations by what was said and shown in them."""
+        """Conversations by what was said and shown in them, the one that was used last at the end."""
+        self._ending: set[asyncio.Task[None]] = set()
         worker.closed = self._forget
 
     def router(self) -> APIRouter:
         router = APIRouter()
-        schema = {"requestBody": {"required": True, "content": {"application/json": {"schema": _request_schema()}}}}
         router.add_api_route(
-            "/v1/chat/completions", self.create, methods=["POST"], openapi_extra=schema, response_model=None,
-            summary="Answer about videos, images and sounds", tags=["chat"],
+            "/v1/chat/completions", self.create, methods=["POST"], tags=["chat"], response_model=None,
+            openapi_extra=request_body(ChatRequest), summary="Answer about videos, images and sounds",
         )  # fmt: skip
         return router
 
     async def create(self, request: Request) -> Response:
         """Answers, whole or as a stream of server-sent events."""
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise RequestError("the request must be JSON (Content-Type: application/json)")
-        asked = parse(await request.body())
-        runtime = await self.worker.ready()
-        model = runtime.choice.name
-        if asked.model != model:
-            raise NotYoursError(f"there is no model {asked.model[:100]!r} here; this service answers as {model!r}")
-        # Base64 and digests of large files would hold up everybody else on the loop.
-        said = await asyncio.to_thread(conversation_of, asked.messages)
-        conversation = await self._resume(said)
-        turn = await self.worker.ask(conversation, said[-1].text, **asked.options)
-        request_id = f"chatcmpl-{secrets.token_hex(12)}"
-        if asked.stream:
-            return await self._streamed(turn, said, asked, request_id, model)
-        answer = await _unless_gone(request, turn)
-        self._remember(said, answer.text, conversation)
-        return JSONResponse(completion(request_id, model, answer))
+        with contextlib.ExitStack() as stack:
+            question = await self._understood(request)
+            stack.callback(self._leave, question)
+            turn = await self.worker.ask(question.conversation, question.words, **question.options)
+            stack.callback(turn.cancel)
+            request_id, pieces = f"chatcmpl-{secrets.token_hex(12)}", turn.events()
+            async with while_there(request, turn.cancel):
+                if question.stream:  # what is wrong with the question shows before its first word
+                    first = await anext(pieces, None)
+                    return EventStream(self._events(question, turn, first, pieces, request_id), stack.pop_all())
+                answer = await turn.finished()
+            if not answer.stopped:
+                self._remember(question, answer.text)
+            return JSONResponse(completion(request_id, question.model, answer))
 
-    async def _streamed(
-        self, turn: Turn, said: Sequence[Said], asked: ChatRequest, request_id: str, model: str
-    ) -> Response:
-        pieces = aiter(turn)
-        try:  # what is wrong with the question shows before its first word, and gets its own status
-            first = await anext(pieces, None)
-        except BaseException:
-            turn.cancel()
-            raise
-
-        async def events() -> AsyncIterator[str]:
-            async with turn:
-                if first is not None:
-                    yield _event(chunk(request_id, model, first))
-                try:
-                    async for piece in pieces:
-                        yield _event(chunk(request_id, model, piece))
-                except VideoLLMError as error:
-                    yield _event(error_body(status_of(error), str(error)))
-                    return
-                answer = turn.answer
-                if answer is None:
-                    return
-                self._remember(said, answer.text, turn.conversation)
-                yield _event(chunk(request_id, model, None, answer))
-                if asked.stream_options is not None and asked.stream_options.include_usage:
-                    yield _event(usage_chunk(request_id, model, answer))
-                yield "data: [DONE]\n\n"
-
-        return StreamingResponse(events(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+    async def _events(
+        self, question: Question, turn: Turn, first: Any, pieces: AsyncIterator[Any], request_id: str
+    ) -> AsyncIterator[str]:
+        model = question.model
+        if first is not None:
+            yield event(chunk(request_id, model, first))
+        try:
+            async for piece in pieces:
+                yield event(chunk(request_id, model, piece))
+        except VideoLLMError as error:
+            yield event(error_body(status_of(error), str(error)))
+            return
+        answer = turn.answer
+        if answer is None:
+            return
+        self._remember(question, answer.text)
+        yield event(chunk(request_id, model, None, answer))
+        if question.with_usage:
+            yield event(usage_chunk(request_id, model, answer))
+        yield LAST_EVENT
 
     # -- conversations that go on ----------------------------------------------------------------------------------
 
-    async def _resume(self, said: Sequence[Said]) -> Conversation:
+    async def _understood(self, request: Request) -> Question:
+        """The question of a request. The files in the request are in no memory any more when it is answered."""
+        async with self.incoming.json(request, ChatRequest) as asked:
+            runtime = await self.worker.ready()
+            model = runtime.choice.name
+            if asked.model != model:
+                raise NotYoursError(f"there is no model {asked.model[:100]!r} here; this service answers as {model!r}")
+            options = asked.options | ({"tools": True} if asked.calls_tools else {})
+            # Base64 and digests of large files would hold up everybody else on the loop.
+            said = await asyncio.to_thread(conversation_of, asked.messages, self.incoming.fetcher.check)
+            clips, most = sum(len(one.media) for one in said), self.worker.limits.clips
+            if clips > most:
+                raise ChatError(f"a conversation has at most {most} clips, found {clips}; leave some out")
+            who = asker(request.scope)
+            conversation = await self._resume(said, who)
+            history = (who, *(one.identity for one in said))
+            with_usage = asked.stream_options is not None and asked.stream_options.include_usage
+            return Question(conversation, said[-1].text, history, options, model, asked.stream, with_usage)
+
+    async def _resume(self, said: Sequence[Said], who: str) -> Conversation:
         """The conversation that these words continue, with the files of the last message shown."""
-        known = self._known.pop(_digest(said[:-1]), None)
+        known = self._known.pop(_digest((who, *(one.identity for one in said[:-1]))), None)
+        conversation = None
         if known is not None and not known.users:
             with contextlib.suppress(NotYoursError):
                 conversation = self.worker.get(known.id)
-                for ref in said[-1].media:
-                    await self._show(conversation, ref)
-                return conversation
-        conversation = self.worker.open()
         try:
+            if conversation is not None:
+                for ref in said[-1].media:
+                    await self._show(conversation, ref, who)
+                return conversation
+            await self._make_room()
+            conversation = self.worker.open()
             messages: list[Message] = []
             for one in said:
                 if one.role == "system":
@@ -130,77 +159,62 @@ class Completions:
                 elif one.role == "assistant":
                     messages.append(assistant(one.text))
                 else:
-                    parts = [await self._show(conversation, ref) for ref in one.media]
+                    parts = [await self._show(conversation, ref, who) for ref in one.media]
                     last = one is said[-1]
                     if parts or not last:
                         messages.append(user("" if last else one.text, parts))
             if messages:
-                await self.worker.call(conversation, lambda c: c.begin_with(tuple(messages)))
+                await self.worker.begin_with(conversation, tuple(messages))
         except BaseException:
-            await self.worker.end(conversation)
+            if conversation is not None:
+                self._end(conversation)
             raise
         return conversation
 
-    async def _show(self, conversation: Conversation, ref: MediaRef) -> MediaPart:
+    async def _show(self, conversation: Conversation, ref: MediaRef, who: str) -> MediaPart:
         """Adds a file to a conversation, under the conversation's own name for it."""
-        if ref.upload_id is not None:
-            upload = self.store.link(self.store.get(ref.upload_id, self.owner), conversation.id)
-        else:
-            assert ref.data is not None
-            upload = await self.store.receive(_once(ref.data), conversation.id, ref.name, len(ref.data))
+        upload = await self.incoming.bring(ref, who, conversation.id)
         clip = await self.worker.add(conversation, upload.path, upload.name)
         kind: Any = "image" if clip.kind == "image" else "audio" if clip.kind == "audio" else "video"
         return MediaPart(clip.name, type=kind)
 
-    def _remember(self, said: Sequence[Said], text: str, conversation: Conversation) -> None:
-        self._known[_digest([*said, Said("assistant", text)])] = conversation
+    def _remember(self, question: Question, answer: str) -> None:
+        digest = _digest((*question.history, Said("assistant", answer).identity))
+        same = self._known.pop(digest, None)
+        if same is not None and same is not question.conversation and not same.users:
+            self._end(same)  # two clients said the same: one copy can go on
+        self._known[digest] = question.conversation
+        question.is_answered = True
+
+    def _leave(self, question: Question) -> None:
+        """A conversation that was broken off is ended: nobody can go on with it."""
+        if not question.is_answered:
+            self._end(question.conversation)
+
+    async def _make_room(self) -> None:
+        """Ends the conversations that were longest not gone on with: every question of a client might be its last."""
+        over = len(self.worker.conversations) + 1 - self.worker.limits.conversations
+        for digest, conversation in list(self._known.items()):
+            if over <= 0:
+                return
+            if not conversation.users:
+                self._known.pop(digest, None)
+                await self.worker.end(conversation)
+                over -= 1
+
+    def _end(self, conversation: Conversation) -> None:
+        """Ends a conversation, whatever becomes of the request that it was for."""
+        task = asyncio.create_task(self.worker.end(conversation))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     def _forget(self, conversation_id: str) -> None:
         """On the worker's thread: a conversation was closed."""
-        self.store.delete_all(conversation_id)
+        self.incoming.store.delete_all(conversation_id)
         for digest, conversation in list(self._known.items()):
             if conversation.id == conversation_id:
                 self._known.pop(digest, None)
 
 
-async def _unless_gone(request: Request, turn: Turn) -> Any:
-    """The whole answer; cancelled when the client goes."""
-
-    async def gone() -> None:
-        while not await request.is_disconnected():
-            await asyncio.sleep(0.2)
-
-    watch = asyncio.create_task(gone())
-    watch.add_done_callback(lambda task: None if task.cancelled() else turn.cancel())
-    try:
-        async with turn:
-            return await turn.finished()
-    finally:
-        watch.cancel()
-
-
-async def _once(data: bytes) -> AsyncIterator[bytes]:
-    yield data
-
-
-def _digest(said: Sequence[Said]) -> str:
-    return hashlib.sha256(repr([one.identity for one in said]).encode()).hexdigest()
-
-
-def _event(data: dict[str, Any]) -> str:
-    return f"data: {json.dumps(data)}\n\n"
-
-
-def _request_schema() -> dict[str, Any]:
-    """The schema of a request, in one piece."""
-    schema = ChatRequest.model_json_schema()
-    definitions = schema.pop("$defs", {})
-
-    def whole(node: Any) -> Any:
-        if isinstance(node, dict):
-            if "$ref" in node:
-                return whole(definitions[node["$ref"].rpartition("/")[2]])
-            return {key: whole(value) for key, value in node.items() if key != "discriminator"}
-        return [whole(each) for each in node] if isinstance(node, list) else node
-
-    return whole(schema)
+def _digest(history: tuple[Any, ...]) -> str:
+    return hashlib.sha256(repr(history).encode()).hexdigest()

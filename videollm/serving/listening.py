@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import threading
@@ -9,11 +10,47 @@ from collections.abc import Callable
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from videollm.errors import ConfigError
 
 GRACE_SECONDS = 5
 """How long answers under way may still take when the service is told to end."""
+HEAD_SECONDS = 20.0
+"""How long a connection may take to say what it wants, at first and between requests."""
+
+
+class Impatient(H11Protocol):
+    """HTTP/1.1 that closes connections on which the head of a request does not arrive; uvicorn waits for ever."""
+
+    _alarm: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._wait_for_head()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._quiet()
+
+    def _wait_for_head(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._quiet()  # a request is being answered
+        elif self._alarm is None:
+            self._alarm = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _quiet(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -48,9 +85,9 @@ def address_of(sock: socket.socket, host: str) -> str:
 def server_of(app: Any) -> uvicorn.Server:
     """A server that says nothing about itself and keeps no log of who asked what."""
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, date_header=False, proxy_headers=False,
-        timeout_keep_alive=30, timeout_graceful_shutdown=GRACE_SECONDS, h11_max_incomplete_event_size=32 * 1024,
-        ws="none", lifespan="on",
+        app, http=Impatient, ws="none", lifespan="on", log_level="warning", access_log=False, server_header=False,
+        date_header=False, proxy_headers=False, timeout_graceful_shutdown=GRACE_SECONDS,
+        h11_max_incomplete_event_size=32 * 1024,
     )  # fmt: skip
     return uvicorn.Server(config)
 

@@ -11,52 +11,57 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from videollm.chat.session import Answer
+from videollm.chat.session import Answer, plain_part
 from videollm.errors import RequestError
+from videollm.messages import ToolCallPart, ToolResultPart
+from videollm.toolset import DECLARATIONS
 
 MOST_MESSAGES = 512
 MOST_PARTS = 64
 LONGEST_TEXT_CHARACTERS = 200_000
 LONGEST_INLINE_CHARACTERS = 96 * 1024**2
+B = TypeVar("B", bound=BaseModel)
 
 
-class _Lenient(BaseModel):
+class Lenient(BaseModel):
+    """A part of a request; fields that are not known are let through."""
+
     model_config = ConfigDict(extra="ignore")
 
 
-class TextPart(_Lenient):
+class TextPart(Lenient):
     type: Literal["text"]
     text: str = Field(max_length=LONGEST_TEXT_CHARACTERS)
 
 
-class Address(_Lenient):
-    """Where a file is: ``data:TYPE;base64,...`` or ``media:ID`` of an upload."""
+class Address(Lenient):
+    """Where a file is: ``data:TYPE;base64,...``, ``media:ID`` of an upload, or https from hosts that are allowed."""
 
     url: str = Field(max_length=LONGEST_INLINE_CHARACTERS)
 
 
-class VideoPart(_Lenient):
+class VideoPart(Lenient):
     type: Literal["video_url"]
     video_url: Address
 
 
-class ImagePart(_Lenient):
+class ImagePart(Lenient):
     type: Literal["image_url"]
     image_url: Address
 
 
-class Sound(_Lenient):
+class Sound(Lenient):
     data: str = Field(max_length=LONGEST_INLINE_CHARACTERS, description="base64")
     format: str = Field(default="wav", max_length=16)
 
 
-class AudioPart(_Lenient):
+class AudioPart(Lenient):
     type: Literal["input_audio"]
     input_audio: Sound
 
@@ -64,19 +69,39 @@ class AudioPart(_Lenient):
 Part = Annotated[TextPart | VideoPart | ImagePart | AudioPart, Field(discriminator="type")]
 
 
-class RequestMessage(_Lenient):
-    role: Literal["system", "developer", "user", "assistant"]
+class RequestMessage(Lenient):
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: (
-        Annotated[str, Field(max_length=LONGEST_TEXT_CHARACTERS)] | Annotated[list[Part], Field(max_length=MOST_PARTS)]
-    )
+        Annotated[str, Field(max_length=LONGEST_TEXT_CHARACTERS)]
+        | Annotated[list[Part], Field(max_length=MOST_PARTS)]
+        | None
+    ) = None
+    tool_calls: list[Any] | None = None
 
 
-class StreamOptions(_Lenient):
+class StreamOptions(Lenient):
     include_usage: bool = False
 
 
-class ChatRequest(_Lenient):
-    """A request for a chat completion. Greedy by default."""
+class ResponseFormat(Lenient):
+    type: Literal["text"] = "text"
+
+
+class Function(Lenient):
+    name: str = Field(max_length=64)
+
+
+class Tool(Lenient):
+    type: Literal["function"]
+    function: Function
+
+
+class ChatRequest(Lenient):
+    """A request for a chat completion. Greedy by default.
+
+    Tools are those of this service, which runs them itself: give all of `/v1/tools`, or none. What was called is told
+    beside the answer, as ``rounds``.
+    """
 
     model: str = Field(max_length=256)
     messages: list[RequestMessage] = Field(min_length=1, max_length=MOST_MESSAGES)
@@ -88,11 +113,33 @@ class ChatRequest(_Lenient):
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     n: Literal[1] | None = None
-    # Named here so that a client that counts on them is told; tools and stop words are not offered.
-    tools: list[Any] | None = Field(default=None, max_length=0)
+    tools: list[Tool] | None = Field(default=None, max_length=64)
+    tool_choice: Literal["none", "auto"] | None = None
+    # Named here so that a client that counts on them is told: they are not offered.
+    functions: None = None
+    function_call: None = None
     stop: list[str] | str | None = Field(default=None, max_length=0)
     logprobs: Literal[False] | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: ResponseFormat | None = None
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether the model may call tools.
+
+        Raises:
+            RequestError: others than there are, or only some.
+        """
+        if not self.tools:
+            return False
+        ours, asked = {one.__name__ for one in DECLARATIONS}, {tool.function.name for tool in self.tools}
+        if asked - ours:
+            raise RequestError(
+                f"tools: {min(asked - ours)[:64]!r} is none of this service, which runs its own tools "
+                f"({', '.join(sorted(ours))}) and hands no calls to clients; give those of /v1/tools, or none"
+            )
+        if ours - asked:
+            raise RequestError(f"tools: {min(ours - asked)!r} is missing; give all of /v1/tools, or none")
+        return self.tool_choice != "none"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -110,12 +157,14 @@ class MediaRef:
         identity: equal for equal files: what two requests are compared by.
         name: what to call the clip.
         upload_id: of a file uploaded before; or
+        url: where it can be fetched; or
         data: the file itself.
     """
 
     identity: str
     name: str
     upload_id: str | None = None
+    url: str | None = None
     data: bytes | None = None
 
 
@@ -132,25 +181,25 @@ class Said:
         return (self.role, self.text, tuple(ref.identity for ref in self.media))
 
 
-def parse(body: bytes) -> ChatRequest:
-    """The request that a body holds.
+def parse(body: bytes, kind: type[B]) -> B:
+    """The request of this kind that a body holds.
 
     Raises:
         RequestError: it is none.
     """
     try:
-        found = json.loads(body)
+        found = json.loads(body, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise RequestError(f"the request is no JSON that can be read ({reason[:200]})") from None
     try:
-        request = ChatRequest.model_validate(found)
+        return kind.model_validate(found)
     except ValidationError as error:
         raise RequestError(_first(error)) from None
-    form = (request.response_format or {}).get("type", "text")
-    if form != "text":
-        raise RequestError(f"response_format {str(form)[:40]!r} is not offered; leave it out")
-    return request
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _first(error: ValidationError) -> str:
@@ -161,8 +210,11 @@ def _first(error: ValidationError) -> str:
     return f"{place[:200]}: {first['msg'][:300]}{more}"
 
 
-def conversation_of(messages: Sequence[RequestMessage]) -> list[Said]:
+def conversation_of(messages: Sequence[RequestMessage], check_address: Callable[[str], Any]) -> list[Said]:
     """A request's messages: at most one of the system, first; then user and assistant in turn, the last of the user.
+
+    Args:
+        check_address: raises RequestError for what is not fetched.
 
     Raises:
         RequestError: they are in another order, or a file cannot be read out of them.
@@ -170,7 +222,14 @@ def conversation_of(messages: Sequence[RequestMessage]) -> list[Said]:
     said: list[Said] = []
     for number, message in enumerate(messages):
         role: Any = "system" if message.role == "developer" else message.role
-        text, media = _content(message, number)
+        if role in ("tool", "function") or message.tool_calls:
+            raise RequestError(
+                f"messages.{number}: this service runs its tools itself and hands no calls to clients; leave calls and "
+                "their results out"
+            )
+        if message.content is None:
+            raise RequestError(f"messages.{number}.content: Field required")
+        text, media = _content(message, number, check_address)
         if role == "system" and said:
             raise RequestError(f"messages.{number}: a system message must be the first")
         if media and role != "user":
@@ -189,25 +248,37 @@ def conversation_of(messages: Sequence[RequestMessage]) -> list[Said]:
     return said
 
 
-def _content(message: RequestMessage, number: int) -> tuple[str, tuple[MediaRef, ...]]:
+def _content(
+    message: RequestMessage, number: int, check_address: Callable[[str], Any]
+) -> tuple[str, tuple[MediaRef, ...]]:
     if isinstance(message.content, str):
         return message.content, ()
     words: list[str] = []
     media: list[MediaRef] = []
-    for index, part in enumerate(message.content):
+    for index, part in enumerate(message.content or ()):
         where = f"messages.{number}.content.{index}"
         if isinstance(part, TextPart):
             words.append(part.text)
         elif isinstance(part, VideoPart):
-            media.append(_reference(part.video_url.url, "video", where))
+            media.append(reference(part.video_url.url, "video", where, check_address))
         elif isinstance(part, ImagePart):
-            media.append(_reference(part.image_url.url, "image", where))
+            media.append(reference(part.image_url.url, "image", where, check_address))
         else:
             media.append(_inline(part.input_audio.data, "sound", where))
     return "\n".join(words), tuple(media)
 
 
-def _reference(url: str, kind: str, where: str) -> MediaRef:
+def reference(url: str, kind: str, where: str, check_address: Callable[[str], Any]) -> MediaRef:
+    """The file that an address names.
+
+    Args:
+        kind: what to call it if it has no name.
+        where: in the request, for the error.
+        check_address: as in `conversation_of`.
+
+    Raises:
+        RequestError: it names none.
+    """
     if url.startswith("data:"):
         head, comma, data = url.partition(",")
         if not comma or not head.endswith(";base64"):
@@ -216,11 +287,11 @@ def _reference(url: str, kind: str, where: str) -> MediaRef:
     found = re.fullmatch(r"media:([\w-]{8,64})", url)
     if found:
         return MediaRef(f"media:{found[1]}", kind, upload_id=found[1])
-    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]{0,20}:", url)
-    raise RequestError(
-        f"{where}: {scheme[0] if scheme else 'such'} addresses are not fetched here; send the file itself "
-        f"(data:TYPE;base64,DATA), or upload it to /v1/media and name it media:ID"
-    )
+    try:
+        check_address(url)
+    except RequestError as error:
+        raise RequestError(f"{where}: {error}") from None
+    return MediaRef(f"url:{url}", kind, url=url)
 
 
 def _inline(data: str, kind: str, where: str) -> MediaRef:
@@ -231,6 +302,21 @@ def _inline(data: str, kind: str, where: str) -> MediaRef:
     if not found:
         raise RequestError(f"{where}: the file is empty (0 bytes)")
     return MediaRef(f"sha256:{hashlib.sha256(found).hexdigest()}", kind, data=found)
+
+
+def request_body(kind: type[BaseModel]) -> dict[str, Any]:
+    """What the API's description says of a request, whose schema is in one piece."""
+    schema = kind.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def whole(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return whole(definitions[node["$ref"].rpartition("/")[2]])
+            return {key: whole(value) for key, value in node.items() if key != "discriminator"}
+        return [whole(each) for each in node] if isinstance(node, list) else node
+
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": whole(schema)}}}}
 
 
 # ---- answers
@@ -255,9 +341,11 @@ def completion(request_id: str, model: str, answer: Answer) -> dict[str, Any]:
     }
 
 
-def chunk(request_id: str, model: str, piece: str | None, answer: Answer | None = None) -> dict[str, Any]:
-    """A piece of a streamed answer; the last has the answer and no piece."""
-    delta: dict[str, Any] = {} if piece is None else {"role": "assistant", "content": piece}
+def chunk(
+    request_id: str, model: str, piece: str | ToolCallPart | ToolResultPart | None, answer: Answer | None = None
+) -> dict[str, Any]:
+    """A piece of a streamed answer: words, or as ``round`` a tool's call or result; the last has the answer instead."""
+    delta: dict[str, Any] = {"role": "assistant", "content": piece} if isinstance(piece, str) else {}
     choice = {
         "index": 0,
         "delta": delta,
@@ -265,6 +353,8 @@ def chunk(request_id: str, model: str, piece: str | None, answer: Answer | None 
         "finish_reason": None if answer is None else FINISH[answer.finish],
     }
     more = {} if answer is None else extras(answer)
+    if isinstance(piece, ToolCallPart | ToolResultPart):
+        more = {"round": plain_part(piece)}
     return {**_frame(request_id, "chat.completion.chunk", model), "choices": [choice], "usage": None, **more}
 
 
@@ -285,9 +375,9 @@ def usage(answer: Answer) -> dict[str, Any]:
 
 
 def extras(answer: Answer) -> dict[str, Any]:
-    """What other services do not say: what was seen and heard, and what was forgotten or cut."""
+    """What other services do not say: what was seen and heard, what the answer rests on, what was called, forgotten."""
     told = answer.to_json()
-    return {"coverage": told["coverage"], "notes": told["notes"]}
+    return {name: told[name] for name in ("coverage", "used", "rounds", "notes")}
 
 
 def _frame(request_id: str, kind: str, model: str) -> dict[str, Any]:

@@ -49,6 +49,10 @@ class Upload:
     size_bytes: int
     used_at: float = field(repr=False, default=0.0)
 
+    def in_words(self, message: str) -> str:
+        """A message about the file, which readers call by its path, as one for its owner."""
+        return message.replace(str(self.path), self.name).replace(self.path.name, self.name)
+
 
 class UploadStore:
     """A private folder of uploads. May be used from any thread.
@@ -61,7 +65,8 @@ class UploadStore:
     def __init__(self, limits: StoreLimits | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits = StoreLimits() if limits is None else limits
         _remove_abandoned()
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-"))  # only this user may enter it
+        # Only this user may enter it; resolved, as readers of files tell of them by their real paths.
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-")).resolve()
         self._clock = clock
         self._uploads: dict[str, Upload] = {}
         self._lock = threading.Lock()
@@ -104,7 +109,7 @@ class UploadStore:
         upload = self._admit(owner, shown, promised, known=size_bytes is not None)
         received = 0
         try:
-            with upload.path.open("xb") as file:
+            with open(upload.path, "xb", opener=_private) as file:
                 async for piece in pieces:
                     received += len(piece)
                     if received > promised:
@@ -226,6 +231,10 @@ class UploadStore:
             self._uploads.pop(upload.id, None)
         with contextlib.suppress(FileNotFoundError):
             upload.path.unlink()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def clean_name(name: str) -> str:

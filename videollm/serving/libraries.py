@@ -1,0 +1,100 @@
+"""What was told of uploads, by which moments are found in them: an index for each asker, kept as long as the files."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import shutil
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+from videollm.errors import MediaUnreadableError
+from videollm.media.source import Limits
+from videollm.moments.moment import Found, Video
+from videollm.moments.store import MomentStore
+from videollm.serving.uploads import Upload, UploadStore
+from videollm.tools.index import Crew, index
+from videollm.tools.search import search
+
+
+class Library:
+    """The moments of one asker's uploads. `add`, `search` and `forget` block: they are called in threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.uploads: dict[str, Upload] = {}
+        """Those whose moments are stored, by path."""
+        self.lock = asyncio.Lock()
+
+    def missing(self, uploads: Sequence[Upload]) -> list[Upload]:
+        return [upload for upload in uploads if str(upload.path) not in self.uploads]
+
+    def add(self, uploads: Sequence[Upload], crew: Crew, limits: Limits, progress: Callable[[int, int], None]) -> None:
+        """Looks at uploads.
+
+        Raises:
+            MediaUnreadableError: one of them cannot be read; the others are stored.
+        """
+        done = index([one.path for one in uploads], self.folder, crew, limits=limits, progress=lambda _: progress)
+        reasons = dict(done.failed)
+        for upload in uploads:
+            if str(upload.path) not in reasons:
+                self.uploads[str(upload.path)] = upload
+        for upload in uploads:
+            if str(upload.path) in reasons:
+                raise MediaUnreadableError(upload.in_words(reasons[str(upload.path)]))
+
+    def search(
+        self, words: str, uploads: Sequence[Upload], between_seconds: tuple[float, float] | None, limit: int
+    ) -> list[tuple[Upload, Found]]:
+        """The best moments, each with its upload."""
+        store, paths = MomentStore.open(self.folder), [str(upload.path) for upload in uploads]
+        found = search(store, words, paths=paths, between_seconds=between_seconds, limit=limit)
+        return [(self.uploads[one.path], one) for one in found]
+
+    def forget(self, gone: Sequence[str]) -> None:
+        """Writes the index anew without some: in the one before, what was taken out would stay on the disk."""
+        for path in gone:
+            self.uploads.pop(path, None)
+        before = MomentStore.open(self.folder)
+        fresh = self.folder.with_name(f"new-{self.folder.name}")
+        shutil.rmtree(fresh, ignore_errors=True)
+        if self.uploads:
+            after = MomentStore.create(fresh, {}, {})
+            for video in before.videos():
+                if video.path in self.uploads:
+                    moments = before.moments(video.path)
+                    after.put(Video(**vars(video) | {"moments": len(moments)}), moments)
+            after.tidy()
+        shutil.rmtree(self.folder)
+        if self.uploads:
+            fresh.rename(self.folder)
+
+
+class Libraries:
+    """The libraries of everybody.
+
+    Args:
+        store: whose uploads are looked at; the indexes lie in its folder, and go with it.
+    """
+
+    def __init__(self, store: UploadStore) -> None:
+        self._folder = store.folder
+        self._known: dict[str, Library] = {}
+
+    @contextlib.asynccontextmanager
+    async def opened(self, asker: str) -> AsyncIterator[Library]:
+        """An asker's library, for one request at a time."""
+        name = hashlib.sha256(asker.encode()).hexdigest()[:32]
+        library = self._known.setdefault(asker, Library(self._folder / f"moments-{name}"))
+        async with library.lock:
+            yield library
+
+    async def tidy(self) -> None:
+        """Forgets what was told of files that are gone."""
+        for library in list(self._known.values()):
+            gone = [path for path in library.uploads if not Path(path).exists()]
+            if gone and not library.lock.locked():
+                async with library.lock:
+                    await asyncio.to_thread(library.forget, gone)
