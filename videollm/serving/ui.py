@@ -91,7 +91,7 @@ MEDIA_TYPES = {
 }  # fmt: skip
 
 
-@dataclass
+@dataclass(eq=False)
 class Visitor:
     """One browser: its conversation and what is shown of its clips."""
 
@@ -429,6 +429,7 @@ class Page:
             yield update
 
     async def _tell(self, request: gr.Request, view_id: str, kind: Kind, title: str) -> AsyncIterator[dict[str, Any]]:
+        visitor: Visitor | None = None
         with Alerts() as alert:
             visitor = self.visitor(request)
             view = next((one for one in visitor.clips if one.id == view_id), None)
@@ -444,15 +445,16 @@ class Page:
             async for update in self._work(visitor, (view.id, kind), title, words, work):
                 yield update
         if alert:
-            yield {"alert": alert_html(alert)}
+            yield self.worked(visitor) | {"alert": alert_html(alert)}
 
     async def find(self, words: str, request: gr.Request) -> AsyncIterator[dict[str, Any]]:
         """Finds stretches of all clips that fit words."""
+        visitor: Visitor | None = None
         with Alerts() as alert:
+            visitor = self.visitor(request)
             words = " ".join(words.split())[:LONGEST_SEARCH_CHARACTERS]
             if not any(sign.isalnum() for sign in words):
                 raise RequestError("say in words what is to be found: what is seen there, or heard")
-            visitor = self.visitor(request)
             conversation = self.conversation(visitor)
             paths = {visitor.paths[view.id]: view.id for view in visitor.clips if view.has_time}
             folder, limits = self._index_of(conversation.id), self.worker.limits.media
@@ -464,7 +466,7 @@ class Page:
             async for update in self._work(visitor, ("", "found"), title, "Looking through the clips", work):
                 yield update
         if alert:
-            yield {"alert": alert_html(alert)}
+            yield self.worked(visitor) | {"alert": alert_html(alert)}
 
     async def _work(
         self,
@@ -475,10 +477,10 @@ class Page:
         work: Callable[[LongWork[Report], Callable[[str], Narrator]], None],
     ) -> AsyncIterator[dict[str, Any]]:
         """Does something long, and shows what it tells as a track."""
-        if visitor.work is not None:
-            raise RequestError("one thing at a time: wait for the end of what is going on, or stop it")
         conversation = self.conversation(visitor)
         runtime = await self.worker.ready()
+        if visitor.work is not None:
+            raise RequestError("one thing at a time: wait for the end of what is going on, or stop it")
         if sum(one.work is not None for one in self.visitors.values()) >= LONG_WORKS + LONG_WORKS_WAITING:
             raise BusyError("too many others are narrating or searching; try again in a few minutes")
 
@@ -507,11 +509,18 @@ class Page:
             visitor.work = None
             long.stop()
             visitor.tracks.pop(key, None)  # the newest is the last
-            track = finished(key[1], title, by, last)
-            if track is not None or before is not None:
-                visitor.tracks[key] = track if track is not None else before  # type: ignore[assignment]
-        ended = {"working": gr.Row(visible=False), "progress": ""}
-        yield ended | ({"moments": self.moments(visitor)} if conversation.id in self.worker.conversations else {})
+            track = finished(key[1], title, by, last) or before
+            if track is not None:
+                visitor.tracks[key] = track
+        yield self.worked(visitor)
+
+    def worked(self, visitor: Visitor | None) -> dict[str, Any]:
+        """What is shown when long work has ended, or failed, or could not begin beside other work."""
+        shown: dict[str, Any] = {"working": gr.Row(visible=visitor is not None and visitor.work is not None)}
+        # The visitor of a conversation that was ended meanwhile is nobody's any more: the page shows another.
+        if visitor is not None and visitor in self.visitors.values():
+            shown["moments"] = self.moments(visitor)
+        return shown
 
     async def stop_work(self, request: gr.Request) -> None:
         with contextlib.suppress(RequestError):

@@ -60,7 +60,8 @@ class LongWork(Generic[T]):
 
     def _run(self) -> None:
         try:
-            self._work(self)
+            if not self.stopped:
+                self._work(self)
         except Stopped:
             pass
         finally:
