@@ -53,7 +53,7 @@ KINDS = ("one",)
 SCENES, FRAMES = 4, 4
 ORDERS = list(itertools.permutations(range(SCENES)))
 TWINS, SETS, TEST_SETS = 8, 3_000, 100
-RATE = 1.5e-3
+RATE, COLD_RATE = 1.5e-3, 1e-3
 
 
 def train(way: str, seed: int, steps: int, eye: Path | None) -> tuple[LfVilaForPreTraining, LfVilaProcessor]:
@@ -78,7 +78,7 @@ def train(way: str, seed: int, steps: int, eye: Path | None) -> tuple[LfVilaForP
             told.clear()
         return out.loss
 
-    learn(list(model.train().parameters()), loss, steps, RATE)
+    learn(list(model.train().parameters()), loss, steps, COLD_RATE if eye is None else RATE)
     return model.eval(), processor
 
 
