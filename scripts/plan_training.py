@@ -9,7 +9,8 @@ the figure is too high by about a fifth, with low-rank updates too by about a ha
 
 A size is 7b or 13b of Video-LLaMA; base, large or large_336px of LaViLa; LF-VILA and the rephraser have one, published.
 
-Time is the operations at ``--share`` of the chip's peak (``--peak`` in TFLOP/s of bf16: an A100 has 312, an H100 989).
+Time is the operations at ``--share`` of the chip's peak (``--peak`` in TFLOP/s of bf16: an A100 has 312, 19.5 of
+float32, an H100 989).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ FRAMES, SEGMENTS = 8, 8
 """Of a clip, as published."""
 REQUEST_TOKENS = 96
 """Of the words around a caption that is asked for, in the longest of the published templates; rounded up."""
-A100_TFLOPS, SHARE = 312.0, 0.4
+A100_TFLOPS, A100_FP32_TFLOPS, SHARE = 312.0, 19.5, 0.4
 CHOICES = 4
 """Of a question of How2QA."""
 GIB = 2**30
@@ -110,6 +111,7 @@ class TrainingPlan:
         batch: samples in a pass of one GPU.
         tokens: of a sample, padded: of text, and of what is shown where a decoder reads both.
         operations: of a step of one GPU, all its passes together; a multiplication and an addition are two.
+        half: they are made in bf16.
     """
 
     parameters: int
@@ -119,13 +121,15 @@ class TrainingPlan:
     batch: int
     tokens: int
     operations: float
+    half: bool = True
 
     @property
     def bytes(self) -> int:
         return self.weights_bytes + self.step_bytes
 
-    def seconds(self, peak_tflops: float = A100_TFLOPS, share: float = SHARE) -> float:
-        """Of a step."""
+    def seconds(self, peak_tflops: float | None = None, share: float = SHARE) -> float:
+        """Of a step; on an A100, unless another peak is given."""
+        peak_tflops = peak_tflops or (A100_TFLOPS if self.half else A100_FP32_TFLOPS)
         return self.operations / (peak_tflops * 1e12 * share)
 
 
@@ -172,6 +176,7 @@ def _other_learner(recipe: Recipe, config: Any) -> Any:
             assert isinstance(recipe, LavilaRecipe)
             model = lavila.MODELS[recipe.stage][0](config)
             lavila.freeze(model, recipe)
+        model.tie_weights()
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model
@@ -188,10 +193,13 @@ def place(model: Any, recipe: Recipe) -> int:
     # What learns is held in full precision.
     for weight, parameter in zip(memory.weights_of(model), model.parameters(), strict=True):
         size += 4 * parameter.numel() if parameter.requires_grad else weight.bytes(kept)
+    moved: dict[torch.nn.Parameter, torch.nn.Parameter] = {}  # tied ones stay one
     for module in model.modules():
-        for name, value in module.named_parameters(recurse=False):
-            made = torch.empty(value.shape, dtype=torch.float32 if value.requires_grad else number)
-            module.register_parameter(name, torch.nn.Parameter(made, value.requires_grad))
+        for name, value in list(module.named_parameters(recurse=False)):
+            if value not in moved:
+                made = torch.empty(value.shape, dtype=torch.float32 if value.requires_grad else number)
+                moved[value] = torch.nn.Parameter(made, value.requires_grad)
+            module.register_parameter(name, moved[value])
         for name, value in module.named_buffers(recurse=False):
             module.register_buffer(name, torch.empty(value.shape, dtype=value.dtype))
     model.train()
@@ -360,6 +368,7 @@ def plan(recipe: Recipe, config: Any, processes: int = 1) -> TrainingPlan:
     return TrainingPlan(
         parameters=total, learning=numbers, weights_bytes=weights_bytes, step_bytes=peak, batch=recipe.batch_size,
         tokens=tokens, operations=float(operations.get_total_flops() * passes),
+        half=recipe.bf16,
     )  # fmt: skip
 
 
@@ -392,9 +401,10 @@ def shape_of(name: str | None, recipe: Recipe | None = None) -> Any:
     return VideoLlamaConfig.preset(name) if name in ("7b", "13b") else hub.read_config(hub.find(name))
 
 
-def lines(recipe: Recipe, found: TrainingPlan, processes: int, peak: float, share: float) -> list[str]:
+def lines(recipe: Recipe, found: TrainingPlan, processes: int, peak: float | None, share: float) -> list[str]:
     """A table."""
     seconds = found.seconds(peak, share)
+    peak = peak or (A100_TFLOPS if found.half else A100_FP32_TFLOPS)
     samples = found.batch * recipe.gradient_accumulation * processes
     return [
         f"parameters              {found.parameters:>16,}",
@@ -414,7 +424,7 @@ def main() -> None:
     parser.add_argument("recipes", nargs="+", metavar="RECIPE")
     parser.add_argument("--shape", help="7b, 13b, base, large, large_336px, or a folder of Video-LLaMA")
     parser.add_argument("--processes", type=int, default=1, help="GPUs")
-    parser.add_argument("--peak", type=float, default=A100_TFLOPS, help="TFLOP/s of the chip")
+    parser.add_argument("--peak", type=float, help="TFLOP/s of the chip; default: of an A100, as the recipe computes")
     parser.add_argument("--share", type=float, default=SHARE, help="of the peak that is reached")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe")
     args = parser.parse_args()

@@ -9,18 +9,23 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.models.lavila.small import GPT2_TEXT, VISION
+from tests.models.lf_vila.small_lf_vila import TEXT, small_config
 from tests.small_model import small_model
 from videollm.data.datasets import Dataset
-from videollm.settings import load_settings
+from videollm.models.lavila import LavilaNarrator, LavilaNarratorConfig
+from videollm.models.lf_vila import LfVilaForPreTraining
+from videollm.training import lavila, lf_vila
 from videollm.training.freeze import freeze, rest
-from videollm.training.recipe import VideoLlamaRecipe
+from videollm.training.recipe import LavilaRecipe, LfVilaRecipe, VideoLlamaRecipe, read_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from plan_training import ATTENTION, AliveBytes, plan, sample_tokens, shape_of, step  # noqa: E402
+from plan_training import ATTENTION, AliveBytes, plan, sample_tokens, shape_of, step, text_tokens  # noqa: E402
 
 FULL_SIZE = sorted((ROOT / "train_configs").glob("video_llama_*.yaml"))
+OTHERS = sorted(path for kind in ("lavila", "lf_vila") for path in (ROOT / "train_configs").glob(f"{kind}_*.yaml"))
 BASE = VideoLlamaRecipe(
     stage="stage2", model="small", output="runs/small", steps=1, batch_size=4, learning_rate=1e-3, bf16=False,
     branches=("video",), max_tokens=256, datasets=(Dataset("jsonl", "some.jsonl"),),
@@ -83,13 +88,66 @@ def test_tokens_of_a_sample():
     assert sample_tokens(caption, config) == 48
 
 
+def test_computed_for_other_families_is_what_a_step_has_alive():
+    """Of a narrator, of which a part learns and whose words are tied, and of the first stage of LF-VILA."""
+    narrator = LavilaNarratorConfig(
+        vision_config=VISION, text_config={**GPT2_TEXT, "n_positions": 80}, num_query_tokens=5, pool_head_dim=8
+    )
+    base = {"output": "o", "model": "m", "steps": 1, "batch_size": 4, "learning_rate": 1e-3, "bf16": False}
+    for recipe, config in (
+        (LavilaRecipe(stage="narrator", **base), narrator),
+        (LfVilaRecipe(stage="stage1", **base), small_config(text_config={**TEXT, "num_hidden_layers": 2})),
+    ):
+        computed = plan(recipe, config)
+        if isinstance(recipe, LavilaRecipe):
+            model = LavilaNarrator(config)
+            lavila.freeze(model, recipe)
+        else:
+            model = LfVilaForPreTraining(config)
+            lf_vila.freeze(model, recipe)
+        assert computed.parameters == sum(value.numel() for value in model.parameters())
+        assert computed.weights_bytes == 4 * computed.parameters
+        learning = [value for value in model.train().parameters() if value.requires_grad]
+        optimizer = torch.optim.AdamW(learning, lr=1e-3, foreach=False)
+        alive = AliveBytes([*model.parameters(), *model.buffers()])
+        with alive, FlopCounterMode(display=False, custom_mapping=ATTENTION) as operations:
+            for value in learning:
+                value.grad = torch.zeros_like(value)
+            optimizer.step()
+            optimizer.zero_grad()
+            step(model, recipe, text_tokens(recipe, config), 0).backward()
+            optimizer.step()
+        assert computed.step_bytes == pytest.approx(alive.peak, rel=0.05)
+        assert computed.operations == operations.get_total_flops()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.name)
+def test_headers_of_other_families_say_what_is_computed(path):
+    recipe = read_recipe(path)
+    header = " ".join(line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#"))
+    if "Memory: not computed" in header:
+        pytest.skip("its header says that it is not computed")
+    how = re.search(r"scripts/plan_training.py(?: --shape (\S+))? --processes (\d+): weights", header)
+    found = plan(recipe, shape_of(how[1], recipe), processes=int(how[2]))
+    said = re.search(r"Memory: ([\d.]+) GiB .* batches of (\d+).*? weights ([\d.]+), and ([\d.]+) for", header)
+    assert int(said[2]) == found.batch
+    for text, size in zip(
+        (said[1], said[3], said[4]), (found.bytes, found.weights_bytes, found.step_bytes), strict=True
+    ):
+        assert float(text) == pytest.approx(size / 2**30, abs=0.11)
+    seconds, hours = re.search(r"Time: ([\d.]+) s a step, ([\d.]+) h", header).groups()
+    assert float(seconds) == pytest.approx(found.seconds(), rel=0.04)
+    assert float(hours) == pytest.approx(recipe.steps * found.seconds() / 3600, abs=0.06)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "train_configs").glob("video_llama_*.yaml")), ids=lambda path: path.name
 )
 def test_headers_say_what_is_computed(path):
     """The figures of every recipe of full size."""
-    recipe = load_settings(path, VideoLlamaRecipe)
+    recipe = read_recipe(path)
     found = plan(recipe, shape_of("7b"), processes=8 if recipe.deepspeed else 1)
     header = " ".join(line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#"))
     said = re.search(r"Memory: ([\d.]+) GiB .* batches of (\d+) with (\d+) tokens.* ([\d.]+), and ([\d.]+) for", header)

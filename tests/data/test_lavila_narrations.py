@@ -40,6 +40,14 @@ def test_rephrasers(tmp_path):
     assert len({source[k].id for k in range(2)}) == 2
 
 
+def test_all_of_a_stretch_together(tmp_path):
+    narrations(tmp_path, [*REPHRASER, *NARRATOR])
+    source = LavilaNarrations(tmp_path / "a.pkl", tmp_path, together=True)
+    assert len(source) == 3
+    assert [message.text for message in source[0].messages[1:]] == REPHRASER[0][3]
+    assert [message.text for message in source[1].messages[1:]] == ["#C C walks"]
+
+
 def test_narrators(tmp_path):
     source = narrations(tmp_path, NARRATOR)
     assert source[0].media["clip"].start_seconds == 0.0

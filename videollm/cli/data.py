@@ -59,6 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert.add_argument(
         "--requests", action="store_true", help="put the published requests before captions (llava_cc3m, minigpt4)"
     )
+    convert.add_argument(
+        "--together", action="store_true", help="all narrations of a stretch in one sample (lavila_narrations)"
+    )
     convert.add_argument("--as-published", action="store_true", help="clean captions with the published slips (webvid)")
 
 
@@ -105,8 +108,9 @@ def _convert(args: argparse.Namespace) -> int:
 
     try:
         dataset = Dataset(
-            args.format, args.file, args.media, name=args.name, requests=args.requests, as_published=args.as_published
-        )
+            args.format, args.file, args.media, name=args.name, requests=args.requests, as_published=args.as_published,
+            together=args.together,
+        )  # fmt: skip
     except ValueError as error:
         raise ConfigError(str(error).replace("add the key 'media'", "give it with --media")) from None
     report = convert(dataset, args.out)

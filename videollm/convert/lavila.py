@@ -33,6 +33,7 @@ from ..models.lavila import (
 )
 from ..models.lavila.gpt2_tokenizer import load_gpt2_tokenizer
 from ..models.lavila.processing_lavila import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from . import beginnings
 from .audit import Piece, Plan, Shape, audit
 from .checkpoint import SUFFIXES, Source, inspect, unwrap, without
 from .folder import build
@@ -298,7 +299,8 @@ def convert(
 
     Args:
         paths: the file; or the folder of the paraphraser. Beside it perhaps a tokenizer, where the published one is not
-            wanted or not part of this package (DistilBERT's): its folder or file.
+            wanted or not part of this package (DistilBERT's): its folder or file. Or, for training to begin with, the
+            folder of a CLIP, perhaps with that of a DistilBERT; or those of a dual encoder and a GPT-2, for a narrator.
         out: the folder to make; it must not be there yet.
         config: a JSON file with fields of the model's config, where they are not the published ones (heads, which the
             weights do not show).
@@ -309,6 +311,12 @@ def convert(
     Raises:
         ConversionError: in one line, what is missing, too much or damaged; nothing is left behind.
     """
+    kinds = {beginnings.model_type(Path(path).expanduser()): Path(path).expanduser() for path in paths}
+    fresh: dict[str, Any] = {"fields": _fields(config), "processor_of": _processor, "dtype": dtype, "say": say}
+    if "clip" in kinds and set(kinds) <= {"clip", "distilbert"}:
+        return beginnings.dual_encoder(kinds["clip"], kinds.get("distilbert"), Path(out), **fresh)
+    if set(kinds) == {"lavila_dual_encoder", "gpt2"}:
+        return beginnings.narrator(kinds["lavila_dual_encoder"], kinds["gpt2"], Path(out), **fresh)
     path, place = _given(paths)
     if path.is_dir():
         return _convert_rephraser(path, Path(out), drop, dtype, say)

@@ -28,6 +28,7 @@ from ..models.lf_vila import (
     LfVilaImageProcessor,
     LfVilaProcessor,
 )
+from . import beginnings
 from .audit import Piece, Plan, Shape, audit
 from .checkpoint import Source, inspect, unwrap, without
 from .folder import build, staged
@@ -276,7 +277,8 @@ def convert(
 
     Args:
         paths: a checkpoint of any kind of `MODELS`; or a Swin transformer and the folder of BERT, for a model to begin
-            pretraining with; and, if wanted, ``vocab.txt`` or the folder of BERT's uncased tokenizer, which is looked
+            pretraining with; or the folders of a model of the first stage and of BERT, for the second to begin with;
+            and, if wanted, ``vocab.txt`` or the folder of BERT's uncased tokenizer, which is looked
             for in the hub's cache otherwise.
         out: the folder to make; it must not be there yet.
         config: a JSON file with fields of `LfVilaConfig`, where the file does not show the shape (see `shape_of`).
@@ -288,6 +290,11 @@ def convert(
         ConversionError: in one line, what is missing, too much or damaged; nothing is left behind.
     """
     files = [Path(path).expanduser() for path in paths]
+    kinds = {beginnings.model_type(path): path for path in files}
+    if set(kinds) == {"lf_vila", "bert"}:
+        if drop or config:
+            raise ConversionError("--drop and --config are for published LF-VILA files; leave them out")
+        return beginnings.second_stage(kinds["lf_vila"], kinds["bert"], Path(out), dtype, say)
     words = [path for path in files if path.is_dir() or path.name == "vocab.txt"]
     weights = [path for path in files if path not in words]
     if len(weights) != 1 or len(words) > 1:

@@ -50,6 +50,7 @@ class Dataset:
         shown: ``"all"``; or only the ``"frames"``, as in published runs, or only the ``"sound"`` of its clips.
         requests: put the published requests before captions, one in turn (llava_cc3m and minigpt4).
         as_published: clean captions with the published slips (webvid).
+        together: all narrations of a stretch make one sample (lavila_narrations).
     """
 
     format: Format
@@ -61,9 +62,12 @@ class Dataset:
     shown: Literal["all", "frames", "sound"] = "all"
     requests: bool = False
     as_published: bool = False
+    together: bool = False
 
     def __post_init__(self) -> None:
         _check_ratio(self)
+        if self.together and self.format != "lavila_narrations":
+            raise ValueError(f"together is about lavila_narrations, not about {self.format}; leave it out")
         if self.format in _NEED_MEDIA and not self.media:
             raise ValueError(f"{self.format} needs the folder of its videos or pictures; add the key 'media'")
         if self.requests and self.format not in ("llava_cc3m", "minigpt4"):
@@ -141,7 +145,9 @@ _OPEN: dict[str, Callable[[Dataset], Source]] = {
     "minigpt4": lambda one: MiniGPT4(one.path, ALIGNMENT_REQUESTS if one.requests else (), one.name or None),
     "llava_instruct": lambda one: LlavaInstruct(one.path, one.media, name=one.name or "llava_instruct"),
     "videochat": lambda one: VideoChat(one.path, one.media, one.name or "videochat"),
-    "lavila_narrations": lambda one: LavilaNarrations(one.path, one.media, one.name or "lavila_narrations"),
+    "lavila_narrations": lambda one: LavilaNarrations(
+        one.path, one.media, one.name or "lavila_narrations", one.together
+    ),
     "howto100m": lambda one: HowTo100M(one.path, one.media, one.name or "howto100m"),
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from videollm.data.annotations import bad, captioned, media_file
 from videollm.data.pickles import load_plain
 from videollm.data.sample import Media, Sample
 from videollm.errors import DataError
+from videollm.messages import assistant
 
 PIECE_SECONDS = 300
 
@@ -26,13 +28,17 @@ def read_narrations(path: str | os.PathLike[str]) -> list[tuple[str, float, floa
     Raises:
         DataError: a pickle with code in it, or one that holds no narrations.
     """
+    return [(*stretch, text) for *stretch, texts in _read(path) for text in texts]  # pyright: ignore
+
+
+def _read(path: str | os.PathLike[str]) -> list[tuple[str, float, float, list[str]]]:
     rows = load_plain(path)
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{path}: must hold a list that is not empty; give a published file")
-    return [told for number, row in enumerate(rows, 1) for told in _narrations(row, f"{path} row {number}")]
+    return [_narrations(row, f"{path} row {number}") for number, row in enumerate(rows, 1)]
 
 
-def _narrations(row: Any, where: str) -> list[tuple[str, float, float, str]]:
+def _narrations(row: Any, where: str) -> tuple[str, float, float, list[str]]:
     if not isinstance(row, tuple | list) or len(row) not in (4, 5):
         raise DataError(f"{where}: must be (video, start, end, narration) and perhaps scores; give a published file")
     video, start, end, told = row[:4]
@@ -41,7 +47,7 @@ def _narrations(row: Any, where: str) -> list[tuple[str, float, float, str]]:
         raise DataError(f"{where}: needs the name of a video and two numbers of seconds; give a published file")
     if not all(isinstance(text, str) for text in texts):
         raise DataError(f"{where}: a narration must be text; give a published file")
-    return [(video, float(start), float(end), text) for text in texts]
+    return video, float(start), float(end), list(texts)
 
 
 def _is_seconds(value: Any) -> bool:
@@ -51,30 +57,37 @@ def _is_seconds(value: Any) -> bool:
 class LavilaNarrations:
     """Narrated stretches of video by number; for `videollm data convert`, not for every run.
 
-    Every narration of a list is a sample of its own; as published, a clip was met once an epoch, with one of its list
-    drawn at random. A stretch that runs into the next five-minute piece ends with its own; as published, it was put
-    together of both.
+    Every narration of a list is a sample of its own; or all of a list together are one, each a message of the
+    assistant, of which LaViLa's runs draw one at each visit, as published. A stretch that runs into the next
+    five-minute piece ends with its own; as published, it was put together of both.
 
     Args:
         path: a published pickle.
         videos: the folder of videos.
         name: of the dataset.
+        together: all narrations of a stretch are one sample.
 
     Raises:
         DataError: see `read_narrations`.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], videos: str | os.PathLike[str], name: str = "lavila_narrations"
+        self,
+        path: str | os.PathLike[str],
+        videos: str | os.PathLike[str],
+        name: str = "lavila_narrations",
+        together: bool = False,
     ) -> None:
         self.name, self._path, self._videos = name, path, Path(videos)
-        self._rows = read_narrations(path)
+        rows = _read(path)
+        each = [(*stretch, [text]) for *stretch, texts in rows for text in texts]  # pyright: ignore
+        self._rows: list[Any] = rows if together else each
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Sample:
-        video, start, end, text = self._rows[index]
+        video, start, end, texts = self._rows[index]
         where = f"{self._path} narration {index + 1}"
         start = max(start, 0.0)
         if end <= start:
@@ -85,4 +98,6 @@ class LavilaNarrations:
             file, end = f"{file}/{first}.mp4", min(end, first + PIECE_SECONDS)
         media = media_file(self._videos, file, where)
         clip = Media(media.path, start - first, end - first)
-        return captioned(f"{video}-{index}", self.name, "video", clip, text, where)
+        said = [text for text in texts if text.strip()] or [""]
+        sample = captioned(f"{video}-{index}", self.name, "video", clip, said[0], where)
+        return replace(sample, messages=(*sample.messages, *map(assistant, said[1:])))
