@@ -141,7 +141,7 @@ def galleries(count: int, scenes: int) -> dict[str, list[Story]]:
         order = rng.permutation(scenes)
         while (order == np.arange(scenes)).all():
             order = rng.permutation(scenes)
-        twice += [story, story.reordered(order)]
+        twice += [story, story.reordered(order.tolist())]
     return {"different": stories, "reordered": twice}
 
 

@@ -100,6 +100,7 @@ def test(model: LfVilaForPreTraining, processor: LfVilaProcessor) -> dict[str, f
         sentences = model.sentence_vectors(states)[:, 0]
         four = pixels[: SCENES * FRAMES]
         video = model.encode_video(four[None], local=True)
+        assert video.local_tokens is not None
         pieces = model.video_vectors(model.encode_video(four.unflatten(0, (SCENES, FRAMES))).tokens)
         pairs = {
             "moments": sentences[:SCENES] @ model.clip_vectors(video.local_tokens, SCENES)[0].T,
@@ -118,6 +119,7 @@ def test(model: LfVilaForPreTraining, processor: LfVilaProcessor) -> dict[str, f
 
         told = np.sort(rng.choice(2 * SCENES, SCENES, replace=False))
         long = model.encode_video(pixels[None], local=True)
+        assert long.local_tokens is not None
         clips = model.clip_vectors(long.local_tokens, 2 * SCENES)[0]
         last = in_space_of_videos(model, long.tokens, 2 * SCENES)
         for way, each in (("moments", sentences[told] @ clips.T), ("clips", alone[told] @ last.T)):
@@ -151,7 +153,8 @@ def main() -> None:
         if (kept.pop("steps"), kept.pop("cold", False)) != (options.steps, options.cold):
             parser.error(f"{options.out} is of another number of steps, or began otherwise; name another file")
         results = kept | {way: kept.get(way, []) for way in options.ways}
-    for seed, way in itertools.product(range(options.seeds), options.ways):
+    ways: list[str] = options.ways
+    for seed, way in [(seed, way) for seed in range(options.seeds) for way in ways]:
         if seed < len(results[way]):
             continue
         start = time.process_time()

@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from videollm.data.stories import StorySamples
 from videollm.models.lf_vila import LfVilaForPreTraining, LfVilaProcessor
-from videollm.training.recipe import read_recipe
+from videollm.training.recipe import LfVilaRecipe, read_recipe
 from videollm.training.run import MODEL_FOLDER, train
 from videollm.training.tiny_lf_vila import build_tiny_lf_vila, make_eye
 
@@ -36,6 +36,7 @@ def main() -> None:
     if not EYE.is_file():
         make_eye(EYE)
     recipe = read_recipe(RECIPE)
+    assert isinstance(recipe, LfVilaRecipe)
     model, processor = build_tiny_lf_vila(recipe.seed)
     model.video_encoder.load_state_dict(load_file(EYE))
     model.save_pretrained(recipe.model)

@@ -195,12 +195,12 @@ def _described(windows: Sequence[Window], crew: Crew, number: int) -> list[Momen
         sounds = [clip for clip in clips if clip.waveforms]
         told = iter(crew.listener.describe([_without_pictures(clip) for clip in sounds], 1, number))
         heard = [_first(next(told)) if clip.waveforms else "" for clip in clips]
-    nothing = [None for _ in clips]
+    nothing: list[np.ndarray | None] = [None for _ in clips]
     of_kind: dict[VectorKind, list[np.ndarray | None]] = {
         "seen": nothing if crew.encoder is None else crew.encoder.clips(clips),
         "long": nothing if crew.long is None else crew.long.windows(clips),
     }
-    vectors = [
+    vectors: list[dict[VectorKind, np.ndarray]] = [
         {kind: row for kind, rows in of_kind.items() if (row := rows[number]) is not None}
         for number in range(len(clips))
     ]
