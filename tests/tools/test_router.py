@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from videollm.data.world_files import write_scene
 from videollm.errors import ConfigError
 from videollm.media.decode_worker import close_server
 from videollm.models import hub
+from videollm.moments.store import MomentStore
 from videollm.tools.narrators import ChatNarrator
 from videollm.tools.router import Router, ToolLimits, as_data
 
@@ -156,6 +158,22 @@ def test_schemas_are_those_of_the_declarations(router) -> None:
 def test_limits_that_make_no_sense(limits) -> None:
     with pytest.raises(ConfigError, match="tools may be called 0 times a turn or more"):
         ToolLimits(**limits)
+
+
+def test_what_was_told_of_a_file_goes_with_it(router, files, tmp_path) -> None:
+    pytest.importorskip("lancedb", reason="lancedb (the index extra) is not installed")
+    own = Router(router.narrator)
+    copy = tmp_path / "copy.mp4"
+    shutil.copy(files["film 0"], copy)
+    try:
+        own.call("search", {"query": "circle"}, {"copy": copy, "film 1": files["film 1"]})
+        store = MomentStore.open(own._own_place)
+        assert [Path(video.path).name for video in store.videos()] == ["1.mp4", "copy.mp4"]
+        copy.unlink()
+        own.prune()
+        assert [Path(video.path).name for video in store.videos()] == ["1.mp4"]
+    finally:
+        own.close()
 
 
 def test_tiny_tells_the_truth_through_every_tool(files) -> None:

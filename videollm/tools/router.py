@@ -13,13 +13,14 @@ import re
 import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_type_hints
 
 from videollm.chat.calls import Evidence, Outcome
-from videollm.errors import ConfigError, VideoLLMError
+from videollm.errors import ConfigError, MissingDependencyError, MomentIndexError, VideoLLMError
 from videollm.media.decode_worker import inspect_clip
 from videollm.media.source import Limits
 from videollm.moments.embed import SightEncoder
@@ -96,6 +97,7 @@ class Router:
         wall = min(files_limits.wall_seconds, self.limits.seconds_per_call)
         self.files_limits = replace(files_limits, wall_seconds=wall)
         self._own_index: TemporaryDirectory[str] | None = None
+        self._own_files: set[Path] = set()
         self._tools: dict[str, Callable[..., Outcome]] = {
             "narrate": self._narrate,
             "search": self._search,
@@ -125,7 +127,19 @@ class Router:
         """Takes the index of files that were searched from the disk."""
         if self._own_index is not None:
             self._own_index.cleanup()
-            self._own_index = None
+            self._own_index, self._own_files = None, set()
+
+    def prune(self) -> None:
+        """Takes what was told of files that are gone out of this router's own index; every call does so, too."""
+        gone = {file for file in self._own_files if not file.exists()}
+        self._own_files -= gone
+        if not gone:
+            return
+        with suppress(MomentIndexError, MissingDependencyError):  # it could not be made: nothing was stored
+            store = MomentStore.open(self._own_place)
+            for file in gone:
+                store.remove(str(file))
+            store.tidy()
 
     def prepare(self, files: Sequence[Path], progress: Callable[[Path], Progress] | None = None) -> None:
         """Makes files searchable, without a limit of time: long videos take a while.
@@ -169,6 +183,7 @@ class Router:
         deadline = _Deadline(stopped, self.limits.seconds_per_call)
         names = self.names(files)
         try:
+            self.prune()
             checked = _checked(name, arguments, names)
             return self._tools[name](names, deadline, shows, **checked)
         except _Ended as ended:
@@ -311,6 +326,8 @@ class Router:
         """This router's own index, brought up to date with files."""
         place = self._own_place
         crew = Crew(self.looker, None if self.listener.sound is None else self.listener, self.encoder)
+        # Before: of a call that is ended midway, some files may be stored.
+        self._own_files.update(file.resolve() for file in files)
         done = index(files, place, crew, limits=self.files_limits, progress=progress)
         if done.failed and not (done.stored or done.unchanged):
             raise ConfigError(done.failed[0][1])
