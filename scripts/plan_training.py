@@ -160,7 +160,7 @@ def learner(recipe: Recipe, config: Any) -> Any:
 
         targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
         alpha = recipe.lora_alpha or 2 * recipe.lora_rank
-        low_rank = LoraConfig(r=recipe.lora_rank, lora_alpha=alpha, target_modules=targets)
+        low_rank = LoraConfig(r=recipe.lora_rank, lora_alpha=alpha, target_modules=targets)  # pyright: ignore
         inject_adapter_in_model(low_rank, model.language_model, low_cpu_mem_usage=True)
     if recipe.gradient_checkpointing:
         model.language_model.activation_checkpointing_enable({"use_reentrant": False})
@@ -274,7 +274,8 @@ def _lf_vila_step(model: Any, recipe: LfVilaRecipe, tokens: int) -> torch.Tensor
     ids = torch.zeros(*shape, tokens // length, length, dtype=torch.long)
     mask = torch.ones_like(ids)
     if recipe.stage == "stage1":
-        draw = losses.MtcDraw(*(torch.zeros(batch, 2, dtype=torch.long),) * 2, torch.zeros(batch, dtype=torch.long))
+        places = torch.zeros(batch, 2, dtype=torch.long)
+        draw = losses.MtcDraw(places, places, places[:, 0])
         return model(pixels, ids, mask, draw=draw).loss
     if recipe.stage == "retrieval":
         return model(pixels, ids, mask).loss
@@ -363,7 +364,7 @@ def plan(recipe: Recipe, config: Any, processes: int = 1) -> TrainingPlan:
     if zero == 3:
         weights_bytes -= int(weights_bytes * share)
     passes = recipe.gradient_accumulation
-    if getattr(recipe, "piece_size", None):  # each piece forwards, forwards again, and backwards
+    if isinstance(recipe, LavilaRecipe) and recipe.piece_size:  # each piece forwards, forwards again, and backwards
         passes = 4 / 3 * math.ceil(recipe.batch_size / recipe.piece_size)
     return TrainingPlan(
         parameters=total, learning=numbers, weights_bytes=weights_bytes, step_bytes=peak, batch=recipe.batch_size,
@@ -394,7 +395,9 @@ def shape_of(name: str | None, recipe: Recipe | None = None) -> Any:
         if recipe.stage == "rephraser":
             from transformers import T5Config
 
-            return T5Config(d_model=1024, d_ff=4096, num_layers=24, num_heads=16, decoder_start_token_id=0)  # T5-large
+            large: dict[str, Any] = {"d_model": 1024, "d_ff": 4096, "num_layers": 24, "num_heads": 16}
+            large["decoder_start_token_id"] = 0
+            return T5Config(**large)
         kinds: dict[str, Any] = {"narrator": LavilaNarratorConfig, "classifier": LavilaClassifierConfig}
         return changed(kinds.get(recipe.stage, LavilaDualEncoderConfig).preset(name or "base"), recipe.shape)
     name = name or "7b"

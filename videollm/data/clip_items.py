@@ -43,11 +43,11 @@ class ClipFrames:
         random: a random frame of each segment instead, as published for training.
         kept: folder in which decoded frames are kept, so that each stretch is decoded once; they are then the same at
             every visit.
-        longest_px: kept frames are not kept larger: their shorter side, about.
+        shorter_px: the shorter side of kept frames, about; smaller ones are kept as they are.
     """
 
-    def __init__(self, frames: int, random: bool = False, kept: str | None = None, longest_px: int = 256) -> None:
-        self.frames, self.random, self.longest_px = frames, random, longest_px
+    def __init__(self, frames: int, random: bool = False, kept: str | None = None, shorter_px: int = 256) -> None:
+        self.frames, self.random, self.shorter_px = frames, random, shorter_px
         self.kept = None if kept is None else Path(kept)
         if self.kept is not None:
             try:
@@ -86,7 +86,7 @@ class ClipFrames:
 
     def _smaller(self, frames: np.ndarray) -> np.ndarray:
         """Every n-th pixel's mean, so that little is kept of large frames."""
-        step = max(1, min(frames.shape[1:3]) // self.longest_px)
+        step = max(1, min(frames.shape[1:3]) // self.shorter_px)
         if step == 1:
             return frames
         high, wide = (side // step * step for side in frames.shape[1:3])
@@ -99,7 +99,7 @@ class ClipFrames:
             file = [os.path.abspath(media.path), status.st_size, status.st_mtime_ns]
         except OSError:
             file = [media.path]
-        told = repr([*file, media.start_seconds, media.end_seconds, self.frames, self.longest_px])
+        told = repr([*file, media.start_seconds, media.end_seconds, self.frames, self.shorter_px])
         return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
@@ -151,7 +151,8 @@ class ClipItems(TorchDataset[Item]):
         pixels = given["pixels"]
         flip = self.flip and bool(draw.random() < 0.5)
         if self.augment:
-            box = random_box(*pixels.shape[1:3], torch.Generator().manual_seed(int(draw.integers(2**62))))
+            height, width = pixels.shape[1:3]
+            box = random_box(height, width, torch.Generator().manual_seed(int(draw.integers(2**62))))
             return {**item, "pixel_values": self.images.crop_for_training(pixels, box, flip)}
         values = self.images(pixels)
         return {**item, "pixel_values": values.flip(-1) if flip else values}

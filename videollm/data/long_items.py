@@ -213,7 +213,8 @@ class CollateLong:
 
     def __init__(self, processor: LfVilaProcessor | LfVilaImageProcessor, sentences: int, *, whole: bool = False,
                  masked_share: float = 0.0, seed: int = 0) -> None:  # fmt: skip
-        self.processor, self.sentences, self.whole = processor, sentences, whole
+        self.processor: Any = processor
+        self.sentences, self.whole = sentences, whole
         self.masked_share, self.seed = masked_share, seed
 
     def __call__(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
@@ -231,14 +232,16 @@ class CollateLong:
         elif "sentences" in items[0]:
             batch |= self._words([item["sentences"] for item in items])
         if self.masked_share:
-            special = torch.tensor(self.processor.tokenizer.all_special_ids)
-            # All of a batch at once, so that a run does not depend on who else is in it only through its first item.
-            draw = torch.Generator().manual_seed(self.seed * 1_000_003 + int(batch["position"][0]))
-            batch["input_ids"], batch["labels"] = mask_words(
-                batch["input_ids"], special, self.processor.tokenizer.mask_token_id, len(self.processor.tokenizer),
-                self.masked_share, draw,
-            )  # fmt: skip
+            # Each sample by its own position, so that it does not depend on who else is in the batch.
+            rows = [self._masked(*row) for row in zip(batch["input_ids"], batch["position"].tolist(), strict=True)]
+            batch["input_ids"], batch["labels"] = (torch.stack(part) for part in zip(*rows, strict=True))
         return batch
+
+    def _masked(self, input_ids: torch.Tensor, position: int) -> tuple[torch.Tensor, torch.Tensor]:
+        words = self.processor.tokenizer
+        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + position)
+        special = torch.tensor(words.all_special_ids)
+        return mask_words(input_ids, special, words.mask_token_id, len(words), self.masked_share, draw)
 
     def _words(self, paragraphs: Sequence[Sequence[str]]) -> dict[str, torch.Tensor]:
         joined = [merge_sentences(sentences, self.sentences) for sentences in paragraphs]

@@ -23,18 +23,6 @@ from transformers.optimization import (
 Schedule = Literal["cosine", "published", "constant", "linear", "step"]
 
 
-def published_share(step: int, *, warmup_steps: int, steps: int, start_share: float, floor_share: float) -> float:
-    """The published learning rate of a step, as a share of the highest.
-
-    A warm-up longer than an epoch began anew in each; no published run had one, and here it does not.
-
-    Source: LAVIS' ``linear_warmup_cosine_lr``, as Video-LLaMA's four published runs use it.
-    """
-    if step < warmup_steps:
-        return start_share + (1 - start_share) * step / warmup_steps
-    return floor_share + (1 - floor_share) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
 def share(
     step: int,
     *,
@@ -46,12 +34,17 @@ def share(
     decay_steps: int | None = None,
     decay_rate: float | None = None,
 ) -> float:
-    """The learning rate of a step, from 0, as a share of the highest, of "constant", "linear" and "step".
+    """The learning rate of a step, from 0, as a share of the highest, by any schedule but "cosine".
 
-    Source: of the latter two the schedules that were released with LF-VILA (Sun et al. 2022).
+    A published warm-up longer than an epoch began anew in each; no published run had one, and here it does not.
+
+    Source: of "published" LAVIS' ``linear_warmup_cosine_lr``, as Video-LLaMA's four published runs use it; of "linear"
+    and "step" the schedules that were released with LF-VILA (Sun et al. 2022).
     """
     if step < warmup_steps:
         return start_share + (1 - start_share) * step / warmup_steps
+    if name == "published":
+        return floor_share + (1 - floor_share) * 0.5 * (1 + math.cos(math.pi * min(step, steps) / steps))
     if name == "linear":
         return 1 - (1 - floor_share) * min(step - warmup_steps, steps - warmup_steps) / max(steps - warmup_steps, 1)
     if name == "step":
@@ -92,7 +85,5 @@ def learning_rates(
         )
     # A partial, as in the library: a scheduler that is saved leaves out what it cannot read back.
     shares: dict[str, Any] = {"warmup_steps": warmup_steps, "steps": steps, "start_share": start_share}
-    shares["floor_share"] = floor_share
-    if name == "published":
-        return LambdaLR(optimizer, partial(published_share, **shares))
-    return LambdaLR(optimizer, partial(share, name=name, decay_steps=decay_steps, decay_rate=decay_rate, **shares))
+    shares |= {"name": name, "floor_share": floor_share, "decay_steps": decay_steps, "decay_rate": decay_rate}
+    return LambdaLR(optimizer, partial(share, **shares))
