@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import httpx
 import psutil
 import pytest
 
@@ -130,3 +131,48 @@ def test_nothing_is_left_when_the_service_is_killed(loaded):
     while not gone(pid):
         assert time.monotonic() < deadline, "the model's process is still there"
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_over_http_the_service_says_503_and_serves_again_by_itself(tmp_path):
+    clip = good(tmp_path)
+    command = [sys.executable, "-m", "videollm", "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
+        try:
+            address = service.stdout.readline().split()[1].removesuffix("/v1")
+            with httpx.Client(base_url=address, timeout=300) as http:
+
+                def healthy(wanted):
+                    deadline = time.monotonic() + 200
+                    while http.get("/healthz").status_code != wanted:
+                        assert time.monotonic() < deadline, f"no {wanted}"
+                        time.sleep(0.05)
+
+                def ask(messages, **options):
+                    body = {"model": "tiny", "messages": messages, **options}
+                    return http.post("/v1/chat/completions", json=body)
+
+                healthy(200)
+                media_id = http.post("/v1/media", params={"name": "a.mp4"}, content=clip.read_bytes()).json()["id"]
+                part = {"type": "video_url", "video_url": {"url": f"media:{media_id}"}}
+                said = [{"role": "user", "content": [part, {"type": "text", "text": "What is in the video?"}]}]
+                first = ask(said).raise_for_status().json()["choices"][0]["message"]["content"]
+                said += [{"role": "assistant", "content": first}, {"role": "user", "content": "And what do you hear?"}]
+                long = {"max_tokens": 250, "temperature": 2.0, "seed": 1, "stream": True}
+                children = psutil.Process(service.pid).children()
+                [engine] = [child for child in children if "engine_process" in " ".join(child.cmdline())]
+                body = {"model": "tiny", "messages": [{"role": "user", "content": "Tell me all."}], **long}
+                with http.stream("POST", "/v1/chat/completions", json=body) as stream:
+                    lines = stream.iter_lines()
+                    next(line for line in lines if line)
+                    engine.kill()
+                    rest = "".join(lines)
+                assert "was killed by SIGKILL and is being started again; ask again" in rest and "[DONE]" not in rest
+                healthy(503)
+                healthy(200)
+                assert [one["id"] for one in http.get("/v1/media").json()["data"]] == [media_id]
+                second = ask(said).raise_for_status().json()["choices"][0]["message"]["content"]
+                assert second == ask(said).raise_for_status().json()["choices"][0]["message"]["content"]
+                assert "videollm_restarts_total 1" in http.get("/metrics").text
+        finally:
+            service.terminate()

@@ -1,6 +1,7 @@
 """One worker, many conversations: order, limits, leaving, forgetting, another model."""
 
 import asyncio
+import contextlib
 import threading
 import time
 
@@ -39,7 +40,7 @@ def work():
         async def whole():
             worker = ModelWorker(limits=limits, load=load, **options).start()
             try:
-                return await asyncio.wait_for(scenario(worker), 60)
+                return await asyncio.wait_for(scenario(worker), 240)
             finally:
                 await asyncio.to_thread(worker.close, 0)
 
@@ -416,3 +417,116 @@ def test_nobody_but_the_thread_is_left(work):
     assert not worker.alive
     time.sleep(0)
     assert "model-worker" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_questions_that_wait_together_are_answered_together(work, clip):
+    """Fewer passes of the decoder than tokens, and the answers of one by one."""
+    model, processor = small_model()
+    passes = []
+    model.register_forward_hook(lambda _, __, output: passes.append(len(output.logits)))
+    questions = [f"question {number}" for number in range(6)]
+
+    async def scenario(worker):
+        conversations = [worker.open() for _ in questions]
+        await asyncio.gather(*(worker.add(one, clip, "good.mp4") for one in conversations))
+        turns = [
+            await worker.ask(one, question, max_new_tokens=30)
+            for one, question in zip(conversations, questions, strict=True)
+        ]
+        return [await turn.finished() for turn in turns]
+
+    answers = work(scenario, load=lambda choice, tell: (model, processor))
+    assert [answer.text for answer in answers] == [
+        alone(clip, question, max_new_tokens=30)[0] for question in questions
+    ]
+    assert len(passes) < sum(len(answer.token_ids) for answer in answers) / 2
+    assert max(passes) == 6
+
+
+def test_what_is_admitted_is_bounded_by_tokens_and_bytes(work, clip):
+    async def scenario(worker):
+        one, two, three = (worker.open() for _ in range(3))
+        first = await worker.ask(one, "tell all", **LONG)  # alone, it may take more than there is
+        for conversation, options in ((two, LONG), (three, {"max_new_tokens": 90})):
+            with pytest.raises(BusyError, match=r"up to \d+ tokens \(\d+ MiB\); \d+ \(\d+ MiB\) of 500 \(0 MiB\) are"):
+                await worker.ask(conversation, "and me?", **options)
+        assert worker.counts.refused == 2
+        short = await (await worker.ask(two, "and me?", max_new_tokens=5)).finished()
+        first.cancel()
+        [piece async for piece in first]
+        assert (await (await worker.ask(three, "and me?", max_new_tokens=90)).finished()).token_ids
+        return short
+
+    assert work(scenario, WorkerLimits(working_tokens=500)).token_ids
+    each = work(facts).token_bytes
+    assert each == 2 * 3 * 2 * 12 * 4  # keys and values of three layers, two heads, twelve numbers of four bytes
+    assert work(scenario, WorkerLimits(working_bytes=500 * each)).token_ids
+
+
+async def facts(worker):
+    return await worker.ready()
+
+
+def test_closed_while_it_is_answered_or_decoded(work, clip):
+    async def scenario(worker):
+        one, two, three = (worker.open() for _ in range(3))
+        turn = await worker.ask(one, "tell all", **LONG)
+        async for _ in turn:
+            break
+        adding = asyncio.create_task(worker.add(two, clip, "good.mp4"))
+        await asyncio.sleep(0)
+        await asyncio.gather(worker.end(one), worker.end(two))
+        assert (await turn.finished()).finish == "stopped"
+        for late in (adding, worker.ask(one, "and now?")):
+            with pytest.raises((NotYoursError, UnavailableError)):
+                await late
+        assert (await (await worker.ask(three, "what?", max_new_tokens=5)).finished()).token_ids
+        assert set(worker.conversations) == {three.id}
+
+    work(scenario)
+
+
+class Unpacked:
+    def __reduce__(self):
+        return __import__, ("there_is_no_such_module",)
+
+
+def test_what_cannot_be_handed_over_is_said_and_harms_nobody(work):
+    async def scenario(worker):
+        for arguments, words in (((lambda: 1,), "cannot be handed"), ((Unpacked(),), "unexpected way")):
+            with pytest.raises(UnavailableError, match=words):
+                async for number in worker.run(counting, *arguments):
+                    raise AssertionError(number)
+        with pytest.raises(UnavailableError, match="unexpected way"):
+            async for number in worker.run(telling_what_cannot_be_told):
+                raise AssertionError(number)
+        return [number async for number in worker.run(counting, 2)]
+
+    assert work(scenario) == [0, 1]
+
+
+def telling_what_cannot_be_told(runtime):
+    yield lambda: 1
+
+
+def test_who_waits_for_the_model_when_the_service_ends_is_told(work):
+    slow = threading.Event()
+
+    def load(choice, tell):
+        assert slow.wait(30)
+        return MODEL
+
+    async def scenario():
+        worker = ModelWorker(load=load).start()
+        waiting = asyncio.create_task(worker.ready())
+        await asyncio.sleep(0.05)
+        closing = asyncio.create_task(asyncio.to_thread(worker.close, 0))
+        await asyncio.sleep(0.05)
+        slow.set()
+        await closing
+        with contextlib.suppress(UnavailableError):  # or it was loaded just before
+            await asyncio.wait_for(waiting, 240)
+        with pytest.raises(UnavailableError, match="shutting down"):
+            await worker.ready()
+
+    asyncio.run(scenario())

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import torch
 
 from videollm.chat.generation import Step, Stepper
-from videollm.chat.session import AnswerStream, ChatSession
+from videollm.chat.session import AnswerStream, ChatSession, ClipCoverage
 from videollm.clips import Clip
 from videollm.errors import BusyError, UnavailableError, VideoLLMError
 from videollm.media.sampling import FrameSampling, SoundSampling
@@ -41,7 +41,9 @@ Order = tuple[int, str, tuple[Any, ...]]
 ReportKind = Literal["done", "error", "begun", "item", "end", "loading", "loaded", "failed", "memory", "alive"]
 Report = tuple[int | None, ReportKind, Any]
 
-ORDERS = frozenset(("load", "open", "add", "undo", "clear", "begin_with", "drop", "ask", "run"))
+ORDERS = frozenset(("load", "open", "add", "undo", "clear", "begin_with", "drop", "ask", "run", "refuse"))
+UNKNOWN_FREE_BYTES = 8 * 2**30
+"""Of a device that does not tell."""
 BEAT_SECONDS = 1.0
 """How often an engine says that it is alive, at least, while nothing that it computes takes longer."""
 
@@ -83,7 +85,8 @@ class WorkerLimits:
         conversations: open ones; one more is refused.
         clips: in one conversation.
         idle_seconds: a conversation that was not used for so long is closed.
-        memory_bytes: clips, features and key/value caches of all conversations that are idle.
+        memory_bytes: clips, features and key/value caches of all conversations that are idle; None: eight full contexts
+            of the model, 512 MiB at least, but no more than a quarter of what is free when it is loaded.
         decoding: files decoded at the same time.
         undecoded: files that wait for that; one more is refused.
         new_tokens: of one answer, whatever is asked for.
@@ -100,7 +103,7 @@ class WorkerLimits:
     conversations: int = 256
     clips: int = 16
     idle_seconds: float = 3600.0
-    memory_bytes: int = 2 * 1024**3
+    memory_bytes: int | None = None
     decoding: int = 2
     undecoded: int = 32
     new_tokens: int = 1024
@@ -124,7 +127,9 @@ class Runtime:
         hears: whether it has an ear.
         notice: what its model card says first: what the model is for, and what it does not know.
         most_frames: of one clip.
+        context_tokens: how many positions a conversation may have.
         token_bytes: of the keys and values of one position.
+        free_bytes: what was free on its device when it was loaded.
         usual_sampling: which frames of a clip it looks at, if not told otherwise.
         sound_sampling: which stretches of a sound it listens to; None: it has no ear.
     """
@@ -133,9 +138,21 @@ class Runtime:
     hears: bool
     notice: str | None
     most_frames: int
+    context_tokens: int
     token_bytes: int
+    free_bytes: int
     usual_sampling: FrameSampling
     sound_sampling: SoundSampling | None
+
+    def idle_bytes(self, limits: WorkerLimits) -> int:
+        """What conversations that are idle may hold."""
+        if limits.memory_bytes is not None:
+            return limits.memory_bytes
+        return min(max(512 * 2**20, 8 * self.context_tokens * self.token_bytes), self.free_bytes // 4)
+
+    def working_bytes(self, limits: WorkerLimits) -> int:
+        """What keys and values of questions that are admitted may take."""
+        return self.free_bytes // 2 if limits.working_bytes is None else limits.working_bytes
 
     @property
     def usual_frames(self) -> int:
@@ -163,7 +180,9 @@ class LiveRuntime(Runtime):
             hears=hears,
             notice=_notice(choice),
             most_frames=int(model.config.max_frame_positions),
+            context_tokens=int(model.config.text_config.max_position_embeddings),
             token_bytes=token_cache_bytes(model.config.text_config, model.dtype.itemsize),
+            free_bytes=free_bytes(model.device) or UNKNOWN_FREE_BYTES,
             usual_sampling=FrameSampling(**processor.frame_sampling),
             sound_sampling=SoundSampling(**processor.sound_sampling) if hears else None,
             model=model,
@@ -203,7 +222,6 @@ class _Turn:
     """A question that was admitted."""
 
     number: int
-    conversation_id: str
     session: ChatSession
     stream: AnswerStream
     tokens: int
@@ -241,7 +259,6 @@ class Engine:
         self._runtime: LiveRuntime | None = None
         self._stepper: Stepper | None = None
         self._tools: Router | None = None
-        self._working_bytes = 0
         self._sessions: dict[str, ChatSession] = {}
         self._waiting: deque[_Turn | _Errand] = deque()
         self._active: list[_Turn | _Errand] = []
@@ -251,18 +268,27 @@ class Engine:
     def work(self) -> None:
         """Returns when the other end of the connection is closed."""
         threading.Thread(target=self._receive, name="engine-orders", daemon=True).start()
-        with contextlib.suppress(_NobodyListens):
+        try:
             while self._obey(wait=not self._waiting and not self._active):
                 self._go_on()
                 self._beat()
-        self._forget_model()
-        self._connection.close()
+        except _NobodyListens:
+            pass
+        finally:
+            self._forget_model()
+            self._connection.close()
 
     def _receive(self) -> None:
         """In a thread: takes orders as they come, so that whoever gives them is never kept waiting."""
         with contextlib.suppress(EOFError, OSError):
             while True:
-                number, name, arguments = self._connection.recv()
+                number, name = self._connection.recv()
+                try:
+                    arguments = self._connection.recv()
+                except (EOFError, OSError):
+                    raise
+                except Exception as error:  # e.g. a function that is not there
+                    name, arguments = "refuse", (error,)
                 if name == "cancel":
                     self._cancelled.add(number)
                 else:
@@ -332,8 +358,6 @@ class Engine:
     def _load(self, choice: ModelChoice) -> None:
         self._report(None, "loading", f"loading {choice.name}")
         runtime = LiveRuntime.of(choice, *self._load_choice(choice, lambda words: self._report(None, "loading", words)))
-        free = free_bytes(runtime.model.device)
-        self._working_bytes = self._limits.working_bytes or (free or 8 * 2**30) // 2
         self._runtime, self._stepper = runtime, Stepper(runtime.model)
         self._tools = Router.of_model(runtime.model, runtime.processor, files_limits=self._limits.media)
         self._report(None, "loaded", runtime.facts)
@@ -356,24 +380,27 @@ class Engine:
         if messages:
             session.messages = messages
         self._sessions[conversation_id] = session
-        return self._held(conversation_id)
+        return _state(session)
 
     def add(self, _: int, conversation_id: str, clip: Clip, file: Path) -> tuple[str, Any]:
         """Shows a clip; the name that it gets."""
-        known = self._session(conversation_id).add(clip, file=file)
-        return known.name, self._held(conversation_id)
+        session = self._session(conversation_id)
+        known = session.add(clip, file=file)
+        return known.name, _state(session)
 
     def undo(self, _: int, conversation_id: str) -> tuple[str | None, Any]:
-        question = self._session(conversation_id).undo()
-        return question, self._held(conversation_id)
+        session = self._session(conversation_id)
+        return session.undo(), _state(session)
 
     def clear(self, _: int, conversation_id: str) -> Any:
-        self._session(conversation_id).clear()
-        return self._held(conversation_id)
+        session = self._session(conversation_id)
+        session.clear()
+        return _state(session)
 
     def begin_with(self, _: int, conversation_id: str, messages: tuple[Message, ...]) -> Any:
-        self._session(conversation_id).messages = messages
-        return self._held(conversation_id)
+        session = self._session(conversation_id)
+        session.messages = messages
+        return _state(session)
 
     def drop(self, _: int, conversation_ids: Sequence[str]) -> None:
         """Forgets sessions; who holds their words can open them again."""
@@ -383,18 +410,26 @@ class Engine:
     def ask(self, number: int, conversation_id: str, question: str, tools: bool, options: Mapping[str, Any]) -> None:
         """Admits a question, or refuses it; the answer is reported word by word."""
         session = self._session(conversation_id)
-        session.calls = tools
-        stream = session.stream(question, **options)
+        before, session.calls = session.calls, tools
+        try:
+            stream = session.stream(question, **options)
+        except BaseException:
+            session.calls = before  # it may still be answering
+            raise
         try:
             self._admit(stream.most_tokens)
         except BusyError:
             stream.close()
             raise
-        self._waiting.append(_Turn(number, conversation_id, session, stream, stream.most_tokens))
+        self._waiting.append(_Turn(number, session, stream, stream.most_tokens))
 
     def run(self, number: int, function: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]) -> None:
         """Admits other work; what it yields is reported."""
         self._waiting.append(_Errand(number, iter(function(self._live(), *arguments))))
+
+    def refuse(self, _: int, error: Exception) -> None:
+        """For an order that could not be read."""
+        raise error
 
     def _live(self) -> LiveRuntime:
         if self._runtime is None:
@@ -403,22 +438,18 @@ class Engine:
 
     def _session(self, conversation_id: str) -> ChatSession:
         if conversation_id not in self._sessions:
-            raise UnavailableError("the model was changed in the meantime; ask again")
+            raise UnavailableError("the model was changed or started again in the meantime; ask again")
         return self._sessions[conversation_id]
-
-    def _held(self, conversation_id: str) -> tuple[tuple[Message, ...], Any, int]:
-        """What whoever ordered it keeps of a conversation: its words, what was seen and heard, its memory."""
-        session = self._sessions[conversation_id]
-        return session.messages, session.coverage, session.memory_bytes
 
     def _admit(self, tokens: int) -> None:
         """Raises BusyError: with so many more positions, what is admitted would exceed a budget."""
         admitted = sum(work.tokens for work in (*self._waiting, *self._active) if isinstance(work, _Turn))
         if not admitted:
             return
-        room = min(self._limits.working_tokens, self._working_bytes // self._live().token_bytes)
+        runtime = self._live()
+        each = runtime.token_bytes
+        room = min(self._limits.working_tokens, runtime.working_bytes(self._limits) // each)
         if admitted + tokens > room:
-            each = self._live().token_bytes
             raise BusyError(
                 f"the question and its answer take up to {tokens} tokens ({_mib(tokens * each)}); {admitted} "
                 f"({_mib(admitted * each)}) of {room} ({_mib(room * each)}) are taken by others; ask again later"
@@ -470,7 +501,7 @@ class Engine:
                     turn.calling = isinstance(event, ToolCallPart)
                 self._report(turn.number, "item", event)
         except StopIteration:
-            self._leave(turn, "end", (turn.session.last, self._held(turn.conversation_id)))
+            self._leave(turn, "end", (turn.session.last, _state(turn.session)))
         except Exception as error:
             self._leave(turn, "error", self._told(error, "the answer failed"))
 
@@ -478,7 +509,6 @@ class Engine:
         """Takes one step of other work, which then goes behind all others of its kind."""
         try:
             if errand.number in self._cancelled:
-                getattr(errand.steps, "close", lambda: None)()
                 raise StopIteration
             item = next(errand.steps)
             if item is not None:
@@ -494,8 +524,12 @@ class Engine:
     def _leave(self, work: _Turn | _Errand, kind: Literal["end", "error"], outcome: Any) -> None:
         if work in self._active:
             self._active.remove(work)
-        if isinstance(work, _Turn):
-            work.stream.close()
+        close = getattr(work.stream if isinstance(work, _Turn) else work.steps, "close", None)
+        try:
+            if close is not None:  # an iterator may be no generator
+                close()
+        except Exception:
+            log.exception("what follows the end of the work failed")
         self._cancelled.discard(work.number)
         self._report(work.number, kind, outcome)
 
@@ -508,6 +542,11 @@ class Engine:
             return UnavailableError("memory ran out over this; ask again, or with fewer clips or frames")
         log.error("%s", what, exc_info=error)
         return UnavailableError(f"{what} in an unexpected way ({type(error).__name__}), which was logged; ask again")
+
+
+def _state(session: ChatSession) -> tuple[tuple[Message, ...], tuple[ClipCoverage, ...], int]:
+    """What whoever ordered it keeps of a conversation: its words, what was seen and heard, its memory."""
+    return session.messages, session.coverage, session.memory_bytes
 
 
 class _NobodyListens(BaseException):

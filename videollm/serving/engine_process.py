@@ -1,7 +1,8 @@
 """Where an engine runs: in a process that can be killed, or in a thread of this one.
 
 The process is started anew, not forked: a fork of a process that has used threads or a GPU does not work. It ends when
-its connection does, so that nothing is left of it when this process is killed.
+its connection does, and on Linux with the thread that started it, so that nothing is left of it when this process is
+killed, even while it is still importing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,14 @@ from multiprocessing.connection import Connection
 
 from videollm.serving.engine import Engine, Load, WorkerLimits, load_choice
 
+CODE = """
+import ctypes, json, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+sys.path[:] = json.loads(sys.argv[2])
+from videollm.serving.engine_process import main
+main(int(sys.argv[1]))
+"""
 LEAVE_SECONDS = 3.0
 """How long an engine may still take to end when its connection was closed."""
 
@@ -48,13 +57,9 @@ class EngineProcess:
 
     def __init__(self, limits: WorkerLimits) -> None:
         ours, theirs = socket.socketpair()
-        code = (
-            "import sys, json; sys.path[:] = json.loads(sys.argv[2]); "
-            "from videollm.serving.engine_process import main; main(int(sys.argv[1]))"
-        )
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code, str(theirs.fileno()), json.dumps(sys.path)],
+                [sys.executable, "-c", CODE, str(theirs.fileno()), json.dumps(sys.path)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

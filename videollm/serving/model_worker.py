@@ -28,6 +28,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
@@ -535,7 +536,7 @@ class ModelWorker:
             return await self._revived(conversation, always=True)
 
     def drop(self, conversation: Conversation) -> None:
-        """Gives back all memory of a conversation but that of its words; nothing where it is being used."""
+        """Gives back all memory of a conversation but that of its words; not while it is being used."""
         with self._lock:
             self._drop([conversation])
 
@@ -615,6 +616,8 @@ class ModelWorker:
         """Sees to it that the engine has the conversation's session; its clips, where they were decoded for that."""
         async with conversation.reviving:
             runtime = await self.ready()
+            if conversation.id not in self.conversations:
+                raise NotYoursError("this conversation is not open any more; begin another")
             if conversation.held and not always:
                 return {}
             files = list(conversation.files.items())
@@ -623,6 +626,8 @@ class ModelWorker:
             def held(state: Any) -> None:
                 conversation.keep(state)
                 conversation.held, conversation.spoken_by = True, runtime.choice
+                if conversation.id not in self.conversations:  # closed in the meantime
+                    self.drop(conversation)
 
             if not conversation.held:
                 words = conversation.messages_for(runtime.choice)
@@ -687,13 +692,11 @@ class ModelWorker:
             self._lose(f"the model's process {how} and is being started again", self._new_outbox())
             if deaths >= DEATHS:
                 self.state = "failed"
-                self._runtime.set_exception(
-                    UnavailableError(
-                        f"the model's process {how}, {deaths} times in a row while it started; see the log"
-                    )
-                )
+                why = f"the model's process {how}, {deaths} times in a row while it started; see the log"
+                self._runtime.set_exception(UnavailableError(why))
                 self._end.wait(AGAIN_SECONDS)
         self._lose("the service is shutting down", None)
+        self._runtime.set_exception(UnavailableError("the service is shutting down; start it again"))
 
     def _new_outbox(self) -> queue.SimpleQueue[Order | None]:
         """Orders to the next engine, whose first is the model."""
@@ -727,17 +730,20 @@ class ModelWorker:
         sender = threading.Thread(target=self._post, args=(engine, orders), name="model-orders", daemon=True)
         sender.start()
         heard, hung = time.monotonic(), None
-        with contextlib.suppress(EOFError, OSError):
-            while not self._may_end():
-                if engine.connection.poll(0.1 if self._ending is not None else 1.0):
-                    self._hear(*engine.connection.recv())
-                    heard = time.monotonic()
-                else:
-                    self._sweep()
-                silent = self.limits.silent_seconds if self.runtime is not None else self.limits.loading_seconds
-                if time.monotonic() > heard + silent and hung is None:
-                    hung = f"said nothing for {silent:.0f} s, was ended"
-                    engine.kill()
+        while not self._may_end():
+            if engine.connection.poll(0.1 if self._ending is not None else 1.0):
+                try:
+                    report = engine.connection.recv()
+                except (EOFError, OSError):
+                    break
+                self._hear(*report)
+                heard = time.monotonic()
+            else:
+                self._sweep()
+            silent = self.limits.silent_seconds if self.runtime is not None else self.limits.loading_seconds
+            if time.monotonic() > heard + silent and hung is None:
+                hung = f"said nothing for {silent:.0f} s, was ended"
+                engine.kill()
         if self.runtime is None and self._ending is not None:
             engine.kill()  # loading cannot be told to end
         orders.put(None)
@@ -750,14 +756,19 @@ class ModelWorker:
     def _post(self, engine: EngineThread | EngineProcess, orders: queue.SimpleQueue[Order | None]) -> None:
         """In a thread, because an engine that hangs does not take them: hands it its orders."""
         while (order := orders.get()) is not None:
+            number, name, arguments = order
             try:
-                engine.connection.send(order)
+                packed = ForkingPickler.dumps(arguments)
+            except Exception as error:  # a mistake of whoever ordered it
+                log.exception("an order could not be sent")
+                what = f"{name}: its arguments cannot be handed to the model's process ({error})"
+                self._hear(number, "error", UnavailableError(what))
+                continue
+            try:
+                engine.connection.send((number, name))
+                engine.connection.send_bytes(packed)
             except OSError:
                 return  # its end is heard in the other thread
-            except Exception as error:  # arguments that cannot be sent: a mistake of whoever ordered it
-                log.exception("an order could not be sent")
-                what = f"{order[1]} could not be handed to the model's process ({type(error).__name__}: {error})"
-                self._hear(order[0], "error", UnavailableError(what))
 
     def _may_end(self) -> bool:
         """Whether it is time to end the engine; what takes too long is cancelled first."""
@@ -855,11 +866,14 @@ class ModelWorker:
             if reading.conversation is conversation:
                 reading.cancel()
         if known is not None and self.closed is not None:
-            self.closed(conversation.id)
+            try:
+                self.closed(conversation.id)
+            except Exception:  # not the worker's: it goes on with all others
+                log.exception("what follows the end of a conversation failed")
 
     def _drop(self, conversations: Iterable[Conversation]) -> None:
-        """Under the lock: drops the sessions of those that are idle."""
-        idle = [conversation for conversation in conversations if conversation.held and not conversation.users]
+        """Under the lock: drops the sessions of those that are idle, or closed."""
+        idle = [one for one in conversations if one.held and (not one.users or one.id not in self.conversations)]
         for conversation in idle:
             conversation.forgotten()
             self.counts.dropped_caches += 1
@@ -868,9 +882,9 @@ class ModelWorker:
 
     def _sweep(self) -> None:
         """Closes conversations that were left, and keeps the memory of the others under its budget."""
-        now = self._clock()
-        held = self.memory_bytes
-        if self._swept <= now < self._swept + SWEEP_SECONDS and held <= self.limits.memory_bytes:
+        now, held, runtime = self._clock(), self.memory_bytes, self.runtime
+        allowed = held if runtime is None else runtime.idle_bytes(self.limits)
+        if self._swept <= now < self._swept + SWEEP_SECONDS and held <= allowed:
             return
         self._swept = now
         idle = sorted((c for c in list(self.conversations.values()) if not c.users), key=lambda c: c.used_at)
@@ -878,7 +892,7 @@ class ModelWorker:
             if conversation.used_at + self.limits.idle_seconds < now:
                 self._close(conversation)
         for conversation in idle:
-            if held <= self.limits.memory_bytes:
+            if held <= allowed:
                 break
             held -= conversation.memory_bytes
             self.drop(conversation)

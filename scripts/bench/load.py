@@ -1,0 +1,307 @@
+"""The service under load: many clients who upload, ask by stream, and sometimes vanish; and the same one by one.
+
+Two services of `tiny` run on this machine, `videollm serve` as anybody starts it: one answers together, the other one
+question at a time (`--at-once 1`). The clients go to one after the other and back, so that a busy machine is busy for
+both. Each client uploads a clip, asks one to six questions about it, takes it away, and begins again; one answer in
+five is left after its first word, in the middle of a long answer that would not end by itself.
+
+    python scripts/bench/load.py [--clients N] [--minutes N]
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+CLIPS = sorted((Path(__file__).parents[2] / "videollm" / "assets" / "clips").glob("*.mp4"))
+QUESTIONS = ["What is in the video?", "What do you hear?", "Which colour has it?", "What happens first?"]
+ENDLESS = "Tell me everything."
+VANISHING = 0.2
+FINISHED_GOAL, RATIO_GOAL, GROWTH_GOAL, STOPPED_GOAL_SECONDS = 0.9, 1.5, 1.05, 1.0
+POLL_SECONDS, MEMORY_SECONDS = 0.05, 1.0
+
+
+class Service:
+    """`videollm serve` on a free port."""
+
+    def __init__(self, *flags: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "videollm", "serve", "--port", "0", *flags], stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        found = re.search(r"http://\S+(?=/v1)", line)
+        if found is None:
+            sys.exit(f"the service did not start: {line!r}")
+        self.address = found.group()
+
+    @property
+    def memory_bytes(self) -> int:
+        """Resident, of the service and its processes."""
+        total = 0
+        for process in [mine := psutil.Process(self.process.pid), *mine.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += process.memory_info().rss
+        return total
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.wait(60)
+
+
+@dataclass
+class Seen:
+    """What the clients of one service saw."""
+
+    seconds: float = 0.0
+    finished: int = 0
+    refused: int = 0
+    unfinished: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    first_word_seconds: list[float] = field(default_factory=list)
+    vanished_at: list[float] = field(default_factory=list)
+    stopped_at: list[float] = field(default_factory=list)
+    memory: list[int] = field(default_factory=list)
+
+    @property
+    def per_minute(self) -> float:
+        return 60 * self.finished / self.seconds
+
+    @property
+    def stop_seconds(self) -> list[float]:
+        """From each leaving to the end of the work, the first leaving with the first end, and so on."""
+        return [stopped - left for left, stopped in zip(self.vanished_at, self.stopped_at, strict=False)]
+
+
+def message(media_id: str, question: str) -> dict[str, Any]:
+    part = {"type": "video_url", "video_url": {"url": f"media:{media_id}"}}
+    return {"role": "user", "content": [part, {"type": "text", "text": question}]}
+
+
+async def words(response: httpx.Response) -> AsyncIterator[tuple[str, str | None]]:
+    """(words, why it ended) of a streamed answer. Raises RuntimeError with an error told in the stream."""
+    async for line in response.aiter_lines():
+        if not line.startswith("data: ") or line == "data: [DONE]":
+            continue
+        event = json.loads(line.removeprefix("data: "))
+        if "error" in event:
+            raise RuntimeError(event["error"]["message"])
+        for choice in event.get("choices", ()):
+            yield choice["delta"].get("content") or "", choice.get("finish_reason")
+
+
+class Client:
+    """Somebody with one question after the other."""
+
+    def __init__(self, http: httpx.AsyncClient, seen: Seen, rng: random.Random, endless: dict[str, Any]) -> None:
+        self.http, self.seen, self.rng, self.endless = http, seen, rng, endless
+
+    async def live(self, until: float) -> None:
+        while time.monotonic() < until:
+            try:
+                await self.converse(until)
+            except (httpx.HTTPError, RuntimeError, KeyError) as error:
+                self.seen.errors.append(f"{type(error).__name__}: {error}")
+                await asyncio.sleep(1.0)
+
+    async def converse(self, until: float) -> None:
+        clip = self.rng.choice(CLIPS)
+        media_id = await self.upload(clip)
+        if media_id is None:
+            return
+        messages: list[dict[str, Any]] = []
+        for _ in range(self.rng.randint(1, 6)):
+            if time.monotonic() >= until:
+                break
+            if self.rng.random() < VANISHING:
+                await self.ask([{"role": "user", "content": ENDLESS}], vanish=True, **self.endless)
+                continue
+            question = self.rng.choice(QUESTIONS)
+            asked = {"role": "user", "content": question} if messages else message(media_id, question)
+            answer = await self.ask([*messages, asked])
+            if answer is None:
+                break
+            messages += [asked, {"role": "assistant", "content": answer}]
+        await self.http.delete(f"/v1/media/{media_id}")
+
+    async def upload(self, clip: Path) -> str | None:
+        answer = await self.http.post("/v1/media", params={"name": clip.name}, content=clip.read_bytes())
+        if not await self.refused(answer):
+            answer.raise_for_status()
+            return answer.json()["id"]
+        return None
+
+    async def ask(self, messages: Sequence[dict[str, Any]], *, vanish: bool = False, **options: Any) -> str | None:
+        """The answer; None where it was refused, or left."""
+        body = {"model": "tiny", "messages": messages, "stream": True, **options}
+        began = time.monotonic()
+        async with self.http.stream("POST", "/v1/chat/completions", json=body) as response:
+            if await self.refused(response):
+                return None
+            response.raise_for_status()
+            text, ended = "", None
+            try:
+                async for piece, finish in words(response):
+                    if piece and not text:
+                        self.seen.first_word_seconds.append(time.monotonic() - began)
+                        if vanish:
+                            break
+                    text, ended = text + piece, finish or ended
+            except (httpx.HTTPError, RuntimeError) as error:
+                self.seen.unfinished.append(f"{type(error).__name__}: {error}")
+                return None
+        if vanish:
+            self.seen.vanished_at.append(time.monotonic())
+            return None
+        if ended not in ("stop", "length"):
+            self.seen.unfinished.append(f"ended with {ended}")
+            return None
+        self.seen.finished += 1
+        return text
+
+    async def refused(self, response: httpx.Response) -> bool:
+        """Waits as told where there is no room; anything else that is no success is an error."""
+        if response.status_code != 429:
+            return False
+        self.seen.refused += 1
+        await response.aread()
+        if "error" not in response.json():
+            self.seen.errors.append(f"a 429 without a word: {response.text[:100]}")
+        await asyncio.sleep(float(response.headers.get("retry-after", 1)) * self.rng.uniform(0.5, 1.5))
+        return True
+
+
+async def stops(http: httpx.AsyncClient, seen: Seen) -> None:
+    """Notes when work was stopped, from the service's own counts."""
+    counted = None
+    while True:
+        text = (await http.get("/metrics")).text
+        found = re.search(r'^videollm_turns_total\{finish="stopped"\} (\d+)', text, re.MULTILINE)
+        stopped = int(found.group(1)) if found else 0
+        seen.stopped_at += [time.monotonic()] * (0 if counted is None else stopped - counted)
+        counted = stopped
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def memory(service: Service, seen: Seen) -> None:
+    while True:
+        seen.memory.append(await asyncio.to_thread(lambda: service.memory_bytes))
+        await asyncio.sleep(MEMORY_SECONDS)
+
+
+async def under_load(service: Service, seen: Seen, clients: int, seconds: float, endless: dict[str, Any]) -> None:
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=clients)
+    async with httpx.AsyncClient(base_url=service.address, timeout=300, limits=limits) as http:
+        watching = [asyncio.create_task(stops(http, seen)), asyncio.create_task(memory(service, seen))]
+        began = time.monotonic()
+        people = [
+            Client(http, seen, random.Random(1000 * number + seen.finished), endless) for number in range(clients)
+        ]
+        await asyncio.gather(*(client.live(began + seconds) for client in people))
+        seen.seconds += time.monotonic() - began
+        await asyncio.sleep(2.0)
+        for task in watching:
+            task.cancel()
+        for outcome in await asyncio.gather(*watching, return_exceptions=True):
+            if isinstance(outcome, Exception) and not isinstance(outcome, asyncio.CancelledError):
+                seen.errors.append(f"while watching: {outcome}")
+
+
+async def ready(service: Service) -> None:
+    async with httpx.AsyncClient(base_url=service.address, timeout=300) as http:
+        while (await http.get("/healthz")).status_code != 200:
+            await asyncio.sleep(0.2)
+
+
+async def endless_options(service: Service) -> dict[str, Any]:
+    """Options with which the answer to `ENDLESS` goes on for 150 tokens at least."""
+    async with httpx.AsyncClient(base_url=service.address, timeout=300) as http:
+        for seed in range(100):
+            options = {"temperature": 2.0, "seed": seed, "max_tokens": 150}
+            body = {"model": "tiny", "messages": [{"role": "user", "content": ENDLESS}], **options}
+            answer = (await http.post("/v1/chat/completions", json=body)).raise_for_status().json()
+            if answer["choices"][0]["finish_reason"] == "length":
+                return {**options, "max_tokens": 1000}
+    sys.exit("no seed was found with which an answer is long")
+
+
+def share(values: Sequence[float], quantile: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(quantile * len(values)))] if values else float("nan")
+
+
+def told(name: str, seen: Seen) -> None:
+    firsts, stopped = seen.first_word_seconds, seen.stop_seconds
+    asked = seen.finished + len(seen.unfinished)
+    print(
+        f"{name}: {seen.finished} turns in {seen.seconds:.0f} s, {seen.per_minute:.0f} a minute; {seen.refused} "
+        f"refused (429), {len(seen.errors)} errors; {seen.finished / max(asked, 1):.1%} of {asked} admitted finished"
+    )
+    print(
+        f"  first word: p50 {share(firsts, 0.5):.2f} s, p99 {share(firsts, 0.99):.2f} s; {len(seen.vanished_at)} left "
+        f"in the middle, of whose work {len(stopped)} stopped, after p50 {share(stopped, 0.5):.2f} s, at most "
+        f"{max(stopped, default=float('nan')):.2f} s"
+    )
+    for words in sorted(set(seen.errors + seen.unfinished))[:5]:
+        print(f"  {words}")
+
+
+def growth(samples: Sequence[int]) -> float:
+    """Memory of the last third against the middle one: the first is the warm-up."""
+    third = len(samples) // 3
+    return statistics.median(samples[2 * third :]) / statistics.median(samples[third : 2 * third])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--minutes", type=float, default=3.0, help="of load on the service that answers together")
+    args = parser.parse_args()
+    services = {"together": Service(), "one by one": Service("--at-once", "1")}
+    seen = {name: Seen() for name in services}
+    try:
+        for service in services.values():
+            asyncio.run(ready(service))
+        endless = asyncio.run(endless_options(services["together"]))
+        for name in ("together", "one by one", "one by one", "together"):
+            seconds = args.minutes * 60 / 2 * (1 if name == "together" else 0.5)
+            asyncio.run(under_load(services[name], seen[name], args.clients, seconds, endless))
+    finally:
+        for service in services.values():
+            service.end()
+    for name in services:
+        told(name, seen[name])
+    together, alone = seen["together"], seen["one by one"]
+    finished = together.finished / max(together.finished + len(together.unfinished), 1)
+    slowest = max(together.stop_seconds, default=0.0)
+    checks = {
+        "no errors but 429": not together.errors and not alone.errors,
+        f"finished {finished:.1%}, goal {FINISHED_GOAL:.0%}": finished >= FINISHED_GOAL,
+        f"{together.per_minute / alone.per_minute:.2f} times the turns of one by one, goal {RATIO_GOAL}": (
+            together.per_minute / alone.per_minute >= RATIO_GOAL
+        ),
+        f"memory {together.memory[-1] / 2**20:.0f} MiB, {growth(together.memory):.3f} times that after the warm-up, "
+        f"goal {GROWTH_GOAL}": growth(together.memory) <= GROWTH_GOAL,
+        f"all {len(together.vanished_at)} who left were noticed within {slowest:.2f} s, goal "
+        f"{STOPPED_GOAL_SECONDS:.0f}": len(together.stop_seconds) == len(together.vanished_at)
+        and slowest <= STOPPED_GOAL_SECONDS,
+    }
+    for what, met in checks.items():
+        print(f"{'met   ' if met else 'MISSED'} {what}")
+    sys.exit(not all(checks.values()))
+
+
+if __name__ == "__main__":
+    main()
