@@ -116,41 +116,33 @@ def evaluate_published(benchmark: PublishedBenchmark, out: Path, report: Callabl
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"results cannot be written to {out} ({error}); give another folder with --out") from None
-    work = {"benchmark": _what_counts(benchmark), "model": identity, "files": _digests(benchmark)}
-    answers: dict[int, Answer] = {}
-    batches = [indices[start : start + benchmark.batch_size] for start in range(0, len(indices), benchmark.batch_size)]
+    work = {
+        "benchmark": _what_counts(benchmark),
+        "model": identity,
+        "files": _digests(benchmark),
+        "missing": sorted(left_out),
+    }
     with Journal(out / "unfinished.jsonl", work) as journal:
         if journal.forgot:
-            report("what is unfinished there is of another benchmark or model: starting anew")
-        done = journal.entries
-        for entry in done:
-            answers |= {int(index): answer for index, answer in entry["answers"].items()}
-            left_out |= {int(index): why for index, why in entry["left_out"].items()}
-        bar = tqdm(total=len(indices), desc=benchmark.name, unit="item", dynamic_ncols=True, disable=None)
-        with bar:
-            bar.update(sum(map(len, batches[: len(done)])))
-            for batch, read, why in _read_ahead(task, batches[len(done) :], left_out, benchmark.workers):
-                left_out |= why
-                _check_left_out(benchmark, left_out, len(indices))
-                usable = [index for index in batch if index not in left_out]
-                said = task.predict(usable, [read[index] for index in usable]) if usable else []
-                new = dict(zip(usable, said, strict=True))
-                journal.add({"answers": new, "left_out": why})
-                answers |= new
-                bar.update(len(batch))
-        _check_left_out(benchmark, left_out, len(indices))
-        measured = sorted(answers)
-        if not measured:
-            raise DataError(f"{benchmark.name}: no item could be measured; the first: {next(iter(left_out.values()))}")
-        found = task.result(measured, [answers[index] for index in measured])
-        _write(out, benchmark, found, [(task.ids[index], left_out[index]) for index in sorted(left_out)])
+            report("what is unfinished there is of another benchmark, model or set of videos: starting anew")
+        try:
+            answers = _answers(task, indices, left_out, journal)
+            measured = sorted(answers)
+            if not measured:
+                raise DataError(f"{benchmark.name}: no item could be measured; the first: {_first(left_out)}")
+            found = task.result(measured, [answers[index] for index in measured])
+            _write(out, benchmark, found, [(task.ids[index], left_out[index]) for index in sorted(left_out)])
+        except BaseException:
+            if journal.is_empty:
+                journal.remove()
+            raise
         journal.remove()
     for line in table(found.metrics):
         report(line)
     for note in found.notes:
         report(note)
     if left_out:
-        report(f"{len(left_out)} of {len(indices)} items were left out, for example: {next(iter(left_out.values()))}")
+        report(f"{len(left_out)} of {len(indices)} items were left out, for example: {_first(left_out)}")
     if len(indices) < len(task.ids):
         report(f"only the first {len(indices)} of {len(task.ids)} items: no scores of this benchmark")
     report(f"{len(measured)} items; what was said of each is in {out / 'predictions.jsonl'}")
@@ -174,11 +166,39 @@ def _task(benchmark: PublishedBenchmark) -> Task[Any]:
     return tasks[benchmark.task](benchmark)
 
 
+def _first(left_out: dict[int, str]) -> str:
+    return left_out[min(left_out)]
+
+
+def _answers(task: Task[Any], indices: Sequence[int], left_out: dict[int, str], journal: Journal) -> dict[int, Answer]:
+    """What the model says of every item that can be read, by number; ``left_out`` gets those that cannot."""
+    benchmark, answers = task.benchmark, dict[int, Answer]()
+    size, done = benchmark.batch_size, journal.entries
+    # Always the same items together, wherever a run began: the numbers are then the same to the last bit.
+    batches = [indices[start : start + size] for start in range(0, len(indices), size)]
+    for entry in done:
+        answers |= {int(index): answer for index, answer in entry["answers"].items()}
+        left_out |= {int(index): why for index, why in entry["left_out"].items()}
+    with tqdm(total=len(indices), desc=benchmark.name, unit="item", dynamic_ncols=True, disable=None) as bar:
+        bar.update(sum(map(len, batches[: len(done)])))
+        for batch, read, why in _read_ahead(task, batches[len(done) :], left_out, benchmark.workers):
+            left_out |= why
+            _check_left_out(benchmark, left_out, len(indices))
+            usable = [index for index in batch if index not in left_out]
+            said = task.predict(usable, [read[index] for index in usable]) if usable else []
+            new = dict(zip(usable, said, strict=True))
+            journal.add({"answers": new, "left_out": why})
+            answers |= new
+            bar.update(len(batch))
+    _check_left_out(benchmark, left_out, len(indices))
+    return answers
+
+
 def _check_left_out(benchmark: PublishedBenchmark, left_out: dict[int, str], total: int) -> None:
     if len(left_out) > benchmark.most_left_out * total:
         raise DataError(
             f"{len(left_out)} of {total} items cannot be measured, most_left_out allows "
-            f"{benchmark.most_left_out:g} of them; the first: {next(iter(left_out.values()))}"
+            f"{benchmark.most_left_out:g} of them; the first: {_first(left_out)}"
         )
 
 
