@@ -19,6 +19,8 @@ from videollm.tools.subtitles import Cue, srt, vtt
 Kind = Literal["narration", "chapters", "found"]
 FORMS = {"jsonl": "application/x-ndjson", "srt": "application/x-subrip", "vtt": "text/vtt"}
 """What a track can be saved as, with the media type of each."""
+WIDE_SHARE = 0.12
+"""Of a clip: a shorter stretch is drawn without words."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def _track(track: Track, view: ClipView, views: Sequence[ClipView]) -> str:
         f'<button type="button" class="span"{_place(span)} tabindex="{0 if index == 0 else -1}" '
         f'style="left:{_percent(span.start_seconds, view)};'
         f'width:{_percent(span.end_seconds - span.start_seconds, view)}" '
-        f'aria-label="{_label(span)}" title="{_label(span)}"><b>{escape(span.text)}</b></button>'
+        f'aria-label="{_label(span)}" title="{_label(span)}">{_if_wide(span, view)}</button>'
         for index, span in enumerate(here)
     )
     told = "".join(
@@ -108,6 +110,12 @@ def _place(span: Span) -> str:
 
 def _percent(seconds: float, view: ClipView) -> str:
     return f"{min(seconds / view.duration_seconds, 1.0) * 100:.3f}%"
+
+
+def _if_wide(span: Span, view: ClipView) -> str:
+    """The words, where a bar has room for some of them."""
+    share = (span.end_seconds - span.start_seconds) / view.duration_seconds
+    return escape(span.text) if share >= WIDE_SHARE else ""
 
 
 def _range(span: Span) -> str:

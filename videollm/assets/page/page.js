@@ -124,6 +124,8 @@
   const named = { "submit-button": "Ask", "stop-button": "Stop" };
   new MutationObserver((changes) => {
     if (changes.some((change) => change.target.closest?.("#watch"))) redrawn();
+    // Its labels of messages are their source, signs written by their numbers: the words themselves are to be read.
+    for (const message of document.querySelectorAll("#chat [data-testid][aria-label]")) message.removeAttribute("aria-label");
     for (const [kind, name] of Object.entries(named))
       for (const button of document.querySelectorAll(`#question .${kind}:not([aria-label])`)) {
         button.setAttribute("aria-label", name);
