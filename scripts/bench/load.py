@@ -222,7 +222,10 @@ async def under_load(service: Service, seen: Seen, clients: int, seconds: float,
 
 async def ready(service: Service) -> None:
     async with httpx.AsyncClient(base_url=service.address, timeout=300) as http:
-        while (await http.get("/healthz")).status_code != 200:
+        while True:
+            with contextlib.suppress(httpx.ConnectError):  # it does not listen yet
+                if (await http.get("/healthz")).status_code == 200:
+                    return
             await asyncio.sleep(0.2)
 
 
