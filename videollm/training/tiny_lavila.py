@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import nn
@@ -202,10 +203,10 @@ def build_narrator(seed: int, texts: Sequence[str]) -> tuple[LavilaNarrator, Lav
         vision_config=vision_config(),
         text_config=GPT2Config(
             vocab_size=len(tokenizer), n_embd=_WIDTH, n_layer=3, n_head=4, n_positions=MAX_TEXT_TOKENS,
-            initializer_range=std, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=end, eos_token_id=end,
+            initializer_range=std, resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.1, bos_token_id=end, eos_token_id=end,
         ),
         num_query_tokens=32,
-        pool_head_dim=32,
+        pool_head_dim=_WIDTH,  # all heads share one value: narrower than the eye, it would not hold a clip's facts
         max_text_tokens=MAX_TEXT_TOKENS,
         initializer_range=std,
     ))  # fmt: skip
@@ -226,7 +227,25 @@ def build_rephraser(seed: int, texts: Sequence[str]) -> Rephraser:
         num_heads=4, dropout_rate=0.0, relative_attention_max_distance=64, pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id, decoder_start_token_id=tokenizer.pad_token_id,
     ))  # fmt: skip
+    _look_at_neighbours(model)
     return Rephraser(model, tokenizer)
+
+
+@torch.no_grad()
+def _look_at_neighbours(model: T5ForConditionalGeneration) -> None:
+    """Let heads begin by looking one word and two words back, and in the encoder two more at the words that follow.
+
+    Places count for nothing at T5's own start, and a model of this size then stayed with words without an order: it
+    knew the colours of a sentence, not which of them is the ground's.
+    """
+    ahead = model.config.relative_attention_num_buckets // 2  # behind it the buckets of what comes later
+    encoder, decoder = (
+        stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight for stack in (model.encoder, model.decoder)
+    )
+    for head, distance in ((0, 1), (1, 2)):
+        decoder[distance, head] = 4.0
+        encoder[distance, head] = 4.0
+        encoder[ahead + distance, head + 2] = 4.0
 
 
 # --- the eye along time -----------------------------------------------------------------------------------------------
@@ -305,12 +324,54 @@ def eye_pieces(recipe: LavilaRecipe, clips: int) -> Pieces:
     )
 
 
+@torch.no_grad()
+def look_at_whole_clips(narrator: LavilaNarrator, vision: LavilaVisionModel, clips: torch.Tensor) -> None:
+    """Let a quarter of what the decoder sees begin as the class token, in which the eye has gathered a clip.
+
+    Args:
+        narrator: before its training.
+        vision: the eye that it will have.
+        clips: float ``(B, T, 3, H, W)``, a few.
+    """
+    pool = narrator.visual_pool
+    states = functional.layer_norm(vision(clips).last_hidden_state, (vision.config.hidden_size,))
+    patches = states[:, 1:].flatten(0, 1)
+    apart = states[:, 0].mean(0) - patches.mean(0)
+    # The direction that tells a class token from any patch: what patches differ in among each other is left out.
+    direction = torch.linalg.solve(patches.T.cov() + 0.01 * torch.eye(len(apart)), apart)
+    size, count = pool.to_key_value.out_features // 2, len(pool.queries) // 4
+    mark = torch.ones(pool.queries.shape[1])
+    mark[1::2] = -1.0
+    pool.queries[:count] += mark  # far more than what the others have of it
+    query = pool.to_query.weight.view(pool.num_heads, size, -1)
+    # The first number of each head's queries and of the keys speaks of nothing else: e^8 times what a patch gets.
+    query[:, 0] = mark / mark.norm() ** 2 * 8 * size**0.5
+    pool.to_key_value.weight[0] = direction / (direction @ apart)
+
+
 def save_start(folder: str | Path, texts: Sequence[str], seed: int = 0) -> None:
-    """Everything that the loop begins with, each in a folder of its own: eye, dual_encoder, narrator and rephraser."""
+    """What the loop begins with, each in a folder of its own: eye, dual_encoder and rephraser."""
     target = Path(folder)
-    for name, build in (("dual_encoder", build_dual_encoder), ("narrator", build_narrator)):
-        for part in build(seed, texts):
+    for name, parts in (("dual_encoder", build_dual_encoder(seed, texts)), ("eye", build_eye(seed))):
+        for part in parts:
             part.save_pretrained(target / name)
-    for part in build_eye(seed):
-        part.save_pretrained(target / "eye")
     build_rephraser(seed, texts).save_pretrained(target / "rephraser")
+
+
+def save_narrator_start(
+    folder: str | Path, texts: Sequence[str], eye: str | Path, frames: Sequence[np.ndarray], seed: int = 0
+) -> None:
+    """What the narrator begins with, which looks at clips through an eye that has learned.
+
+    Args:
+        folder: to write.
+        texts: to learn a tokenizer from.
+        eye: folder of the finished eye.
+        frames: of a few clips, each uint8 ``(T, H, W, 3)``.
+        seed: of the weights.
+    """
+    model, processor = build_narrator(seed, texts)
+    seen = LavilaForVideoClassification.from_pretrained(eye, local_files_only=True).eval()
+    look_at_whole_clips(model, seen.vision_model, processor.clips(frames)["pixel_values"])
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
