@@ -33,7 +33,7 @@ class Served:
         self.server = server_of(app)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [sock]}, daemon=True)
         self.thread.start()
-        self.http = httpx.Client(base_url=self.address, timeout=30)
+        self.http = httpx.Client(base_url=self.address, timeout=120)
         self.client = openai.OpenAI(base_url=f"{self.address}/v1", api_key=keys[0] if keys else "none", max_retries=0)
         until(lambda: self.server.started and self.worker.runtime is not None)
 

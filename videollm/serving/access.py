@@ -1,8 +1,8 @@
 """The door in front of every route, of the page and of the service: whose request comes in, and how large it may be.
 
-What is checked, in this order: the name that the browser was told (Host: a site elsewhere cannot make its own name
-point to this machine), the site that sends (Origin), the path, the key, the length, how much is going on. All of it
-before a byte of the body is read. A body that trickles in is cut off.
+What is checked, in this order: the size of the head, the name that the browser was told (Host: a site elsewhere cannot
+make its own name point to this machine), the site that sends (Origin), the path, the key, the length, how much is going
+on. All of it before a byte of the body is read. A body that trickles in is cut off.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 LINGER_SECONDS, LINGER_BYTES = 0.5, 2**20
 """How long, and how much of, the body of a refused request is still read."""
+MOST_HEAD_BYTES = 32 * 1024
+"""Of the address and the headers of a request."""
 SLOW_SECONDS = 20.0
 """How long the next piece of a body may take to come."""
 SLOWEST_BYTES_A_SECOND = 64 * 1024
@@ -149,6 +151,9 @@ class Door:
         headers: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name, []).append(value)
+        size = len(path) + len(scope.get("query_string", b"")) + sum(len(n) + len(v) for n, v in scope["headers"])
+        if size > MOST_HEAD_BYTES:
+            return 431, f"the address and the headers have {size:,} bytes and the limit is {MOST_HEAD_BYTES:,}", []
         host = _only(headers, b"host")
         if host is None or (rules.hosts is not None and _without_port(host) not in rules.hosts):
             return 421, "this service is not known by that name (Host); use the address that it printed", []

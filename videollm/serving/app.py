@@ -11,6 +11,7 @@ from typing import Any
 
 import fastapi
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from videollm.errors import VideoLLMError
@@ -57,10 +58,12 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         403: "From a page of another site",
         404: "No such model, address or file, or somebody else's",
         405: "Not possible at this address",
+        408: "It did not arrive in time",
         411: "It does not say how long it is",
         413: "Over a limit",
         421: "Another service was meant",
         429: "Too much at once: later",
+        431: "Its head is too long",
         500: "Unexpected; it was logged",
         503: "Starting, ending, or the model cannot answer: later",
         "default": "Anything else that went wrong",
@@ -118,7 +121,10 @@ def routes(
                 for conversation_id in list(worker.conversations):
                     store.keep(conversation_id)
                 store.sweep()
-                await tools.libraries.tidy()
+                try:
+                    await tools.libraries.tidy()
+                except Exception:  # of a database; the next round must come
+                    log.exception("what was told of uploads that are gone was thrown away with that of others")
 
         janitor = asyncio.create_task(tidy())
         yield
@@ -131,6 +137,7 @@ def routes(
         responses=REFUSALS,
     )  # fmt: skip
     app.add_exception_handler(VideoLLMError, _answered)
+    app.add_exception_handler(ClientDisconnect, _broken_off)
     app.add_exception_handler(Exception, _failed)
     app.add_exception_handler(404, _unknown)
     app.add_exception_handler(405, _unknown)
@@ -145,7 +152,7 @@ def routes(
         state = worker.state if worker.alive else "ended"
         return JSONResponse({"status": "ready" if ready else state}, 200 if ready else 503)
 
-    @app.get("/metrics", tags=["service"], response_model=None)
+    @app.get("/metrics", tags=["service"], response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Counts for Prometheus."""
         text = metrics_of(worker, store, tools, answers)
@@ -246,6 +253,11 @@ async def _answered(_: Any, error: Exception) -> Response:
     status = status_of(error)
     headers = {"retry-after": "1"} if status in (429, 503) else {}
     return JSONResponse(error_body(status, str(error)), status, headers)
+
+
+async def _broken_off(_: Any, error: Exception) -> Response:
+    """The client is gone and sees nothing of this; or too slow, and it does."""
+    return JSONResponse(error_body(408, "the request did not arrive in time"), 408, {"connection": "close"})
 
 
 async def _unfit(_: Any, error: Exception) -> Response:

@@ -31,7 +31,7 @@ from videollm.serving.protocol import (
     chunk,
     completion,
     conversation_of,
-    request_body,
+    described,
     usage_chunk,
 )
 
@@ -73,9 +73,10 @@ class Completions:
 
     def router(self) -> APIRouter:
         router = APIRouter()
+        about = described(ChatRequest, "application/json", "text/event-stream")
         router.add_api_route(
             "/v1/chat/completions", self.create, methods=["POST"], tags=["chat"], response_model=None,
-            openapi_extra=request_body(ChatRequest), summary="Answer about videos, images and sounds",
+            openapi_extra=about, summary="Answer about videos, images and sounds",
         )  # fmt: skip
         return router
 

@@ -11,6 +11,7 @@ from videollm.errors import (
     MemoryPlanError,
     MissingDependencyError,
     ModelNotFoundError,
+    MomentIndexError,
     NotYoursError,
     RequestError,
     UnavailableError,
@@ -30,6 +31,7 @@ STATUS: dict[type[VideoLLMError], int] = {
     ModelNotFoundError: 503,
     MemoryPlanError: 503,
     MissingDependencyError: 503,
+    MomentIndexError: 503,
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from videollm.errors import MediaUnreadableError
 from videollm.media.source import Limits
-from videollm.moments.moment import Found, Video
+from videollm.moments.moment import Found
 from videollm.moments.store import MomentStore
 from videollm.serving.uploads import Upload, UploadStore
 from videollm.tools.index import Crew, index
@@ -24,11 +24,12 @@ class Library:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.uploads: dict[str, Upload] = {}
-        """Those whose moments are stored, by path."""
+        """Those of which anything may be stored, by path."""
+        self._whole: set[str] = set()
         self.lock = asyncio.Lock()
 
     def missing(self, uploads: Sequence[Upload]) -> list[Upload]:
-        return [upload for upload in uploads if str(upload.path) not in self.uploads]
+        return [upload for upload in uploads if str(upload.path) not in self._whole]
 
     def add(self, uploads: Sequence[Upload], crew: Crew, limits: Limits, progress: Callable[[int, int], None]) -> None:
         """Looks at uploads.
@@ -36,14 +37,11 @@ class Library:
         Raises:
             MediaUnreadableError: one of them cannot be read; the others are stored.
         """
+        self.uploads |= {str(upload.path): upload for upload in uploads}
         done = index([one.path for one in uploads], self.folder, crew, limits=limits, progress=lambda _: progress)
-        reasons = dict(done.failed)
-        for upload in uploads:
-            if str(upload.path) not in reasons:
-                self.uploads[str(upload.path)] = upload
-        for upload in uploads:
-            if str(upload.path) in reasons:
-                raise MediaUnreadableError(upload.in_words(reasons[str(upload.path)]))
+        self._whole |= {*done.stored, *done.unchanged}
+        for path, reason in done.failed:
+            raise MediaUnreadableError(self.uploads[path].in_words(reason))
 
     def search(
         self, words: str, uploads: Sequence[Upload], between_seconds: tuple[float, float] | None, limit: int
@@ -55,21 +53,24 @@ class Library:
 
     def forget(self, gone: Sequence[str]) -> None:
         """Writes the index anew without some: in the one before, what was taken out would stay on the disk."""
-        for path in gone:
-            self.uploads.pop(path, None)
-        before = MomentStore.open(self.folder)
+        kept = {path: upload for path, upload in self.uploads.items() if path not in gone}
         fresh = self.folder.with_name(f"new-{self.folder.name}")
-        shutil.rmtree(fresh, ignore_errors=True)
-        if self.uploads:
-            after = MomentStore.create(fresh, {}, {})
-            for video in before.videos():
-                if video.path in self.uploads:
-                    moments = before.moments(video.path)
-                    after.put(Video(**vars(video) | {"moments": len(moments)}), moments)
-            after.tidy()
-        shutil.rmtree(self.folder)
-        if self.uploads:
+        try:
+            if kept:
+                before, after = MomentStore.open(self.folder), MomentStore.create(fresh, {}, {})
+                for video in before.videos():
+                    if video.path in kept:
+                        after.put(video, before.moments(video.path))
+                after.tidy()
+        except BaseException:  # better nothing than too much
+            self.uploads, self._whole = {}, set()
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        if kept:
             fresh.rename(self.folder)
+        self.uploads, self._whole = kept, self._whole & set(kept)
 
 
 class Libraries:

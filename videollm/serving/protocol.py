@@ -304,8 +304,8 @@ def _inline(data: str, kind: str, where: str) -> MediaRef:
     return MediaRef(f"sha256:{hashlib.sha256(found).hexdigest()}", kind, data=found)
 
 
-def request_body(kind: type[BaseModel]) -> dict[str, Any]:
-    """What the API's description says of a request, whose schema is in one piece."""
+def described(kind: type[BaseModel], *answers: str) -> dict[str, Any]:
+    """What the API's description says of a request, whose schema is in one piece, and of the types of its answers."""
     schema = kind.model_json_schema()
     definitions = schema.pop("$defs", {})
 
@@ -316,7 +316,10 @@ def request_body(kind: type[BaseModel]) -> dict[str, Any]:
             return {key: whole(value) for key, value in node.items() if key != "discriminator"}
         return [whole(each) for each in node] if isinstance(node, list) else node
 
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": whole(schema)}}}}
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": whole(schema)}}},
+        "responses": {"200": {"description": "The answer", "content": {name: {} for name in answers}}},
+    }
 
 
 # ---- answers

@@ -30,7 +30,7 @@ from videollm.serving.events import LAST_EVENT, EventStream, event, while_there
 from videollm.serving.incoming import Incoming
 from videollm.serving.libraries import Libraries, Library
 from videollm.serving.model_worker import ModelWorker, Runtime
-from videollm.serving.protocol import LONGEST_INLINE_CHARACTERS, Lenient, reference, request_body
+from videollm.serving.protocol import LONGEST_INLINE_CHARACTERS, Lenient, described, reference
 from videollm.serving.uploads import Upload
 from videollm.serving.worker_narrator import LongWork, WorkerNarrator
 from videollm.tools.index import LISTEN_QUESTION, LOOK_QUESTION, Crew
@@ -45,6 +45,7 @@ BATCH_WINDOWS = 4
 LONG_AT_ONCE = 2
 """Videos that are narrated or looked through at the same time; one more is refused."""
 NO_END_SECONDS = 1e9
+NARRATION_TYPES = ("application/json", "text/event-stream", "application/x-subrip", "text/vtt")
 
 Seconds = Annotated[float, Field(ge=0, le=1e6)]
 
@@ -100,11 +101,11 @@ class ToolRoutes:
         router = APIRouter()
         router.add_api_route(
             "/v1/narrations", self.narrations, methods=["POST"], summary="What happens in a video, with times",
-            tags=["videos"], openapi_extra=request_body(NarrationRequest), response_model=None,
+            tags=["videos"], response_model=None, openapi_extra=described(NarrationRequest, *NARRATION_TYPES),
         )  # fmt: skip
         router.add_api_route(
             "/v1/moments", self.find, methods=["POST"], summary="Where in videos something is seen or heard",
-            tags=["videos"], openapi_extra=request_body(MomentRequest), response_model=None,
+            tags=["videos"], openapi_extra=described(MomentRequest, "application/json"), response_model=None,
         )  # fmt: skip
         router.add_api_route(
             "/v1/tools", self.schemas, methods=["GET"], summary="What the model can call", tags=["chat"]
