@@ -685,12 +685,8 @@ class ChatSession:
             if question is not None:
                 kept = tuple(part for part in asked.parts if not isinstance(part, TextPart))
                 asked = replace(asked, parts=(*kept, TextPart(question)))
-            rounds = list(plan.rounds)
-            if rounds:
-                rounds[-1] = replace(rounds[-1], parts=(*rounds[-1].parts, *parts))
-            else:
-                asked = replace(asked, parts=(*asked.parts, *parts))
-            rendered = self._render(asked, plan.forgotten, rounds=rounds)
+            asked = replace(asked, parts=(*asked.parts, *parts))
+            rendered = self._render(asked, plan.forgotten, rounds=plan.rounds)
             if len(rendered.input_ids) > self._prompt_budget(plan.options):
                 return None
             spans = tuple(sorted(rendered.media, key=lambda span: span.start))

@@ -13,7 +13,7 @@ nothing in a user's words can act as template or as special token:
   published models were shown in other words than they are asked in;
 * ``tools``, for decoders that call tools in their template's own way: JSON schemas; a call is a message's
   ``tool_calls``, what a tool gave back a message of the role ``tool``. The other templates know neither: there, both
-  stand in words behind the user's question;
+  stand in words before the user's;
 * ``cut`` may be written anywhere: what follows it is tokenised apart from what stands before it.
 
 What stands in ``{% generation %}`` is what is learned of a conversation (a template without it: the answers and what

@@ -278,20 +278,30 @@ class VideoLlamaProcessor(ProcessorMixin):
     def _with_tools_in_words(self, messages: Sequence[Message]) -> list[Message]:
         """Calls and their results as words: those of the person, and, where the template has no form for them, all.
 
-        An assistant's call and what it gave back then stand behind the question that they are for.
+        An assistant's call and what it gave back then stand before the words of the question that they are for. A model
+        that was never told seconds in words is shown a stretch as it is shown any clip, without a word about it.
         """
+        shown = [message for message in messages if message.role == "tool" and message.media]
+        silent = set() if self.time_sentence else {part.call_id for one in shown for part in _called(one)}
         found: list[Message] = []
+        place = 0
         for message in messages:
-            if not any(isinstance(part, ToolCallPart | ToolResultPart) for part in message.parts):
+            if not _called(message):
                 found.append(message)
+                texts = (at for at, part in enumerate(message.parts) if isinstance(part, TextPart))
+                place = next(texts, len(message.parts))
             elif message.role == "user":
                 found.append(replace(message, parts=_in_words(message.parts)))
+                place = len(message.media)
             elif self.calls_tools:
                 found.append(message)
             elif not found or found[-1].role != "user":
                 raise ValueError("a call, and what a tool gave back, follow a user's message; found none before them")
             else:
-                found[-1] = replace(found[-1], parts=(*found[-1].parts, *_in_words(message.parts)))
+                kept = [part for part in message.parts if getattr(part, "call_id", None) not in silent]
+                words, asked = _in_words(kept), found[-1]
+                found[-1] = replace(asked, parts=(*asked.parts[:place], *words, *asked.parts[place:]))
+                place += len(words)
         return found
 
     @staticmethod
@@ -663,6 +673,10 @@ class VideoLlamaProcessor(ProcessorMixin):
             "input_ids", "attention_mask", "pixel_values", "frame_mask", "frame_seconds",
             "audio_values", "segment_mask", "segment_seconds",
         ]  # fmt: skip
+
+
+def _called(message: Message) -> list[ToolCallPart | ToolResultPart]:
+    return [part for part in message.parts if isinstance(part, ToolCallPart | ToolResultPart)]
 
 
 def _in_words(parts: Sequence[Part]) -> tuple[Part, ...]:
