@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stride", type=float, default=2.0, metavar="SECONDS", help="window to window; default: 2")
     parser.add_argument("--model", default="tiny", metavar="NAME|DIR", help="who tells what is seen; default: tiny")
     parser.add_argument("--encoder", metavar="DIR", help="a LaViLa dual encoder: finds by what is seen, beside words")
-    parser.add_argument("--long", metavar="DIR", help="an LF-VILA: finds by what is seen within a longer stretch")
+    parser.add_argument(
+        "--long", metavar="NAME|DIR", help="an LF-VILA (tiny_lf_vila): finds by what is seen within a longer stretch"
+    )
     parser.add_argument("--bits", type=int, choices=(4, 8), help="quantise the language model of a chat model")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, ...")
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="windows looked at at once; default: 8")

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=float, metavar="SECONDS", help="only behind this time of a video")
     parser.add_argument("--end", type=float, metavar="SECONDS", help="only before this time of a video")
     parser.add_argument("--encoder", metavar="DIR", help="the LaViLa dual encoder that the index was made with")
-    parser.add_argument("--long", metavar="DIR", help="the LF-VILA that the index was made with")
+    parser.add_argument("--long", metavar="NAME|DIR", help="the LF-VILA that the index was made with")
     parser.add_argument("--device", help="of the encoders: cpu, cuda, cuda:1, mps, ...")
     parser.add_argument("--json", action="store_true", help="one JSON object a moment")
 
