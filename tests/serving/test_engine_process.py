@@ -28,7 +28,7 @@ def run(scenario, limits=None):
     async def whole():
         worker = ModelWorker(limits=limits).start()
         try:
-            return await asyncio.wait_for(scenario(worker), 200)
+            return await asyncio.wait_for(scenario(worker), 280)
         finally:
             await asyncio.to_thread(worker.close, 0)
             assert worker.pid is None
