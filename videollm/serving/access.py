@@ -18,7 +18,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -105,7 +105,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def asker(scope: dict[str, Any]) -> str:
+def asker(scope: Mapping[str, Any]) -> str:
     """Who sent a request that came through a `Door`: the same for the same key, and nothing of the key itself."""
     return scope["state"]["asker"]
 
