@@ -51,8 +51,6 @@ class Ledger:
         self.max_skipped_share, self.least_seen = max_skipped_share, least_seen
         self._counts = torch.zeros(1 + _MOST_WORKERS, 1 + len(REASONS), dtype=torch.int64).share_memory_()
         self._opened_by: int | None = None
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
 
     @property
     def used(self) -> int:
@@ -111,6 +109,8 @@ class Ledger:
 
     def _append(self, line: str) -> None:
         assert self.path is not None
+        if self._opened_by != os.getpid():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             if self._opened_by != os.getpid():
