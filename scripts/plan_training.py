@@ -327,7 +327,7 @@ def plan(recipe: Recipe, config: Any, processes: int = 1) -> TrainingPlan:
         tokens = text_tokens(recipe, config)
     model = learner(recipe, config)
     weights = memory.weights_of(model)
-    video_encoder.relative_positions.cache_clear()  # it may hold tensors without numbers of another plan
+    video_encoder.relative_positions.cache_clear()  # what it holds has numbers
     # Early stopping raises an error through the modes, and its traceback keeps tensors alive that a real run lets go.
     with FakeTensorMode(), set_checkpoint_early_stop(False):
         weights_bytes = place(model, recipe)
@@ -351,6 +351,7 @@ def plan(recipe: Recipe, config: Any, processes: int = 1) -> TrainingPlan:
                     loss = step(model, recipe, tokens, learned or tokens)
                 loss.backward()
             optimizer.step()
+    video_encoder.relative_positions.cache_clear()  # and now it has none
     peak = alive.peak
     if getattr(recipe, "bits", None):  # a weight is unpacked while it is used
         peak += max(math.prod(one.shape) for one in weights if one.quantised) * 2
