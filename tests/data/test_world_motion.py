@@ -12,8 +12,8 @@ IMAGES = LavilaImageProcessor(64, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 4)
 
 
 def test_labels_are_of_the_picture() -> None:
-    clips = MotionClips(IMAGES, 8, 40)
-    items = [clips[index] for index in range(40)]
+    clips = MotionClips(IMAGES, 8, 24)
+    items = [clips[index] for index in range(24)]
     assert all(torch.equal(clips[7][name], items[7][name]) for name in items[7])
     near, told, covered = 0, 0, 0
     for item in items:
@@ -26,7 +26,7 @@ def test_labels_are_of_the_picture() -> None:
             told += 1
         assert torch.equal(item["patch_colour"] > 0, item["patch_motion"] > 0)
         assert torch.equal(item["shape"] > 0, item["motion"] > 0)
-    assert covered > 1000 and near > 0.6 * told, (near, told)  # stars and crosses leave patches half free
+    assert covered > 500 and near > 0.6 * told, (near, told)  # stars and crosses leave patches half free
     batch = collate_motion(items[:3])
     assert batch["pixel_values"].shape == (3, 4, 3, 64, 64) and batch["patch_shape"].shape == (3, 256)
     assert batch["background"].shape == (3,) and int(batch["shape"].max()) <= len(SHAPES)

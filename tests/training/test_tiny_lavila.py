@@ -87,20 +87,20 @@ def test_the_eye_learns_what_it_is_shown(tmp_path: Path) -> None:
     for part in build_eye(0):
         part.save_pretrained(tmp_path / "eye")
     recipe = LavilaRecipe(
-        stage="classifier", model=str(tmp_path / "eye"), output=str(tmp_path / "run"), steps=4, batch_size=4,
+        stage="classifier", model=str(tmp_path / "eye"), output=str(tmp_path / "run"), steps=3, batch_size=2,
         learning_rate=1e-3,
     )  # fmt: skip
-    pieces = eye_pieces(recipe, 4)
-    batch = pieces.collate([pieces.data[position] for position in range(4)])
+    pieces = eye_pieces(recipe, 2)
+    batch = pieces.collate([pieces.data[position] for position in range(2)])
     assert isinstance(pieces.objective, MotionObjective)
     optimizer = torch.optim.Adam(pieces.objective.parameters(), lr=1e-3)
     losses = []
-    for _ in range(4):
+    for _ in range(3):
         loss = pieces.objective(**batch)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
     assert {"patch_motion_right", "motion_right", "shape_right"} <= set(pieces.objective.metrics)
     assert pieces.model.config.vision_config.num_frames == tiny_lavila.FRAMES
