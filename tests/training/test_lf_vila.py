@@ -235,8 +235,8 @@ def test_two_processes_learn_as_one(root, tmp_path, stage):
     """Videos, paragraphs, clips and sentences are compared over both processes."""
     format, name = DATA[stage]
     plain = {
-        "family": "lf_vila", "stage": stage, "model": str(root / "first"), "steps": 3, "learning_rate": 0.05,
-        "momentum": 0.9,
+        "family": "lf_vila", "stage": stage, "model": str(root / "first"), "steps": 3,
+        "learning_rate": 0.005, "momentum": 0.9,  # at ten times that, rounding in batches of other sizes shows
         "warmup_steps": 0, "bf16": False, "workers": 0, "log_steps": 1, "save_steps": 3,
         "datasets": [{"format": format, "path": str(root / "data" / f"{name}.jsonl"), "videos": str(root / "data")}],
     }  # fmt: skip
@@ -244,6 +244,11 @@ def test_two_processes_learn_as_one(root, tmp_path, stage):
         run({**plain, "output": str(tmp_path / "one"), "batch_size": 4})
         run({**plain, "output": str(tmp_path / "two"), "batch_size": 2}, processes=2)
     one, two = trained(tmp_path / "one"), trained(tmp_path / "two")
+    before = load_file(root / "first" / "model.safetensors")
+    assert (
+        max((one[f"model.{name}"] - value).abs().max() for name, value in before.items() if f"model.{name}" in one)
+        > 5e-4
+    )
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=0, atol=1e-6, msg=name)
 

@@ -148,9 +148,7 @@ class LongModel:
 
     def words(self, texts: Sequence[Sequence[str]]) -> dict[str, torch.Tensor]:
         """Ids and mask of the sentences of each text."""
-        config = self.model.config
-        places = config.text_config.max_position_embeddings // self.processor.max_sentence_tokens
-        most, longest = min(config.max_sentences, places), max(map(len, texts))
+        most, longest = self.model.config.most_sentences, max(map(len, texts))
         if longest > most:
             raise ConfigError(
                 f"the model reads {most} sentences at once, a question and its subtitles are {longest}; give a model "

@@ -112,11 +112,11 @@ def pieces(recipe: LfVilaRecipe, ledger: Ledger, given: Any = None) -> Pieces:
 
 
 def _sentences(recipe: LfVilaRecipe, config: LfVilaConfig, processor: Any) -> int:
-    """Of a paragraph; of a question, its choice and what is said, as many as the model tells apart."""
+    """Of a paragraph; of a question, its choice and what is said, as many as the model reads at once."""
     if recipe.stage == "classification":
         return 1
     asked = recipe.stage in ("question_answering", "multiple_choice")
-    return config.max_sentences if asked else processor.max_sentences
+    return config.most_sentences if asked else processor.max_sentences
 
 
 # ---- the model

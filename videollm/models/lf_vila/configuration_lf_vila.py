@@ -202,6 +202,11 @@ class LfVilaConfig(PreTrainedConfig):
         return self.text_config.num_hidden_layers - self.sentence_layers - self.paragraph_layers
 
     @property
+    def most_sentences(self) -> int:
+        """Sentences that are read at once: as many as are told apart, and have places."""
+        return min(self.max_sentences, self.text_config.max_position_embeddings // self.max_sentence_tokens)
+
+    @property
     def frames_per_clip(self) -> int:
         """Frames of a clip."""
         return max(self.num_frames // self.num_clips, 1)
