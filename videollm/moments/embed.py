@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ import torch
 from videollm.clips import Clip
 from videollm.errors import ModelNotFoundError
 from videollm.media.sampling import FrameSampling, segment_centre_indices
-from videollm.models import hub
+from videollm.models import families, hub
 
 if TYPE_CHECKING:
     from videollm.models.lavila import LavilaDualEncoder, LavilaProcessor
@@ -72,25 +71,17 @@ def load_sight_encoder(folder: str | Path, device: str | None = None) -> SightEn
         ModelNotFoundError: no such model, or one of another kind.
         ConfigError: a device that cannot be used.
     """
-    from safetensors import SafetensorError
+    from videollm.models.lavila import LavilaDualEncoder
 
-    from videollm.models.lavila import LavilaDualEncoder, LavilaProcessor
-
-    place, where = hub.folder_of(folder), hub.choose_device(device)
     try:
-        kind = json.loads((place / "config.json").read_text(encoding="utf-8")).get("model_type")
-        if kind != "lavila_dual_encoder":
-            raise ValueError(f"it is of a {kind!r} model")
-        model: Any = LavilaDualEncoder.from_pretrained(place, local_files_only=True, dtype=torch.float32)
-        processor = LavilaProcessor.from_pretrained(place, local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
+        model, processor = families.load(folder, LavilaDualEncoder, device=device, dtype=torch.float32)
+    except ModelNotFoundError as error:
         raise ModelNotFoundError(
-            f"no dual encoder in {folder} ({reason}); give the folder that videollm convert lavila made of one"
+            f"no dual encoder in {folder} ({error}); give the folder that videollm convert lavila made of one"
         ) from error
     digest = hashlib.sha256()
-    for file in sorted(place.glob("*.safetensors")):
+    for file in sorted(hub.folder_of(folder).glob("*.safetensors")):
         with file.open("rb") as opened:
             while block := opened.read(2**20):
                 digest.update(block)
-    return SightEncoder(model.to(where).eval(), processor, f"lavila-{digest.hexdigest()[:16]}")
+    return SightEncoder(model, processor, f"lavila-{digest.hexdigest()[:16]}")
