@@ -28,7 +28,7 @@ from videollm.models.lf_vila import (
 from videollm.models.lf_vila.losses import draw_mtc
 from videollm.training import processes
 from videollm.training.order import Revisited
-from videollm.training.pieces import Pieces, positions
+from videollm.training.pieces import Pieces, check_source, positions
 from videollm.training.recipe import LfVilaRecipe
 from videollm.training.start import config_of, save_trained, start
 
@@ -71,10 +71,7 @@ def pieces(recipe: LfVilaRecipe, ledger: Ledger, given: Any = None) -> Pieces:
     """
     if processes.zero_stage(recipe.deepspeed) == 3:
         raise ConfigError("LF-VILA fits one GPU and is not spread; give zero2.json, or leave deepspeed out")
-    if given is None and not recipe.datasets:
-        raise ConfigError("nothing to learn from; add the key 'datasets'")
-    if given is not None and recipe.datasets:
-        raise ConfigError("a dataset was handed over beside the recipe's 'datasets'; leave one of them out")
+    check_source(recipe, given)
     model, processor = begin(recipe)
     freeze(model, recipe)
     if recipe.gradient_checkpointing:

@@ -11,8 +11,9 @@ from typing import Any
 from torch import nn
 
 from videollm.data.mixture import Mixture
+from videollm.errors import ConfigError
 from videollm.training import processes
-from videollm.training.recipe import Recipe
+from videollm.training.recipe import LavilaRecipe, LfVilaRecipe, Recipe
 
 
 @dataclass(frozen=True)
@@ -60,3 +61,15 @@ class Pieces:
 def positions(recipe: Recipe) -> int:
     """Samples of the whole run, of all processes."""
     return recipe.steps * recipe.batch_size * recipe.gradient_accumulation * processes.count()
+
+
+def check_source(recipe: LavilaRecipe | LfVilaRecipe, given: Any) -> None:
+    """A run learns from its recipe's datasets, or from what is handed over to it.
+
+    Raises:
+        ConfigError: from neither, or from both.
+    """
+    if given is None and not recipe.datasets:
+        raise ConfigError("nothing to learn from; add the key 'datasets'")
+    if given is not None and recipe.datasets:
+        raise ConfigError("a dataset was handed over beside the recipe's 'datasets'; leave one of them out")
