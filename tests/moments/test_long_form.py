@@ -65,5 +65,5 @@ def test_from_a_folder(kind: type, tmp_path: Path) -> None:
 
 
 def test_what_cannot_compare_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match="no model of LaViLa or LF-VILA in"):
+    with pytest.raises(ModelNotFoundError, match="no model of LaViLa, LF-VILA or ImageBind in"):
         load_long_form_encoder(tmp_path)

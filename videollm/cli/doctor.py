@@ -188,6 +188,8 @@ def try_family(found: FamilyFolder, device: torch.device) -> str:
         narrator = load_narrator(found.folder, device=str(device))
         ((one,),) = narrator.describe([open_clip(bundled_clip(), frames=narrator.frames)], 1, 0)
         return f"it says: {one.text!r}"
+    if found.model_type == "imagebind":
+        return _hear(found, device)
     model, processor = families.load(found.folder, device=device)
     images = getattr(processor, "image_processor", processor)
     config = found.config
@@ -215,6 +217,24 @@ def try_family(found: FamilyFolder, device: torch.device) -> str:
     if not all(bool(torch.isfinite(one).all()) for one in kept):
         raise ModelNotFoundError(f"the model in {found.folder} makes numbers that are not finite; convert it again")
     return told
+
+
+def _hear(found: FamilyFolder, device: torch.device) -> str:
+    """What ImageBind makes of the sound of the bundled clip."""
+    import numpy as np
+
+    from videollm.errors import ModelNotFoundError
+    from videollm.media.decode_worker import open_clip
+    from videollm.moments.sound import load_sound_encoder
+
+    words = "beeps"
+    encoder = load_sound_encoder(found.folder, str(device))
+    (heard,) = encoder.clips([open_clip(bundled_clip(), sound=encoder.sound)])
+    assert heard is not None  # the bundled clip has a sound track
+    similarity = float(heard @ encoder.words(words))
+    if not np.isfinite(similarity):
+        raise ModelNotFoundError(f"the model in {found.folder} makes numbers that are not finite; convert it again")
+    return f"its vector of {encoder.width} of the clip's sound, cosine {similarity:.3f} to {words!r}"
 
 
 def answer(name: str, found: Checkup, device: torch.device, bits: int | None) -> int:

@@ -16,9 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--window", type=float, default=4.0, metavar="SECONDS", help="length of a window; default: 4")
     parser.add_argument("--stride", type=float, default=2.0, metavar="SECONDS", help="window to window; default: 2")
     parser.add_argument("--model", default="tiny", metavar="NAME|DIR", help="who tells what is seen; default: tiny")
-    parser.add_argument("--encoder", metavar="DIR", help="a LaViLa dual encoder: finds by what is seen, beside words")
+    parser.add_argument("--encoder", metavar="NAME|DIR", help="a LaViLa dual encoder: by what is seen, beside words")
     parser.add_argument(
         "--long", metavar="NAME|DIR", help="an LF-VILA (tiny_lf_vila): finds by what is seen within a longer stretch"
+    )
+    parser.add_argument(
+        "--ear", metavar="NAME|DIR", help="an ImageBind (tiny_imagebind): finds by what is heard, beside words"
     )
     parser.add_argument("--bits", type=int, choices=(4, 8), help="quantise the language model of a chat model")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, ...")
@@ -39,10 +42,12 @@ def run(args: argparse.Namespace) -> int:
     import_models()
     from videollm.moments.embed import load_sight_encoder
     from videollm.moments.long_form import load_long_form_encoder
+    from videollm.moments.sound import load_sound_encoder
     from videollm.tools.narrators import ChatNarrator, load_narrator
 
     encoder = None if args.encoder is None else load_sight_encoder(args.encoder, args.device)
     long = None if args.long is None else load_long_form_encoder(args.long, args.device)
+    ear = None if args.ear is None else load_sound_encoder(args.ear, args.device)
     narrator = load_narrator(args.model, device=args.device, bits=args.bits, announce=say_plan)
     listener = None
     if isinstance(narrator, ChatNarrator):
@@ -60,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         done = index(
-            videos, args.into, Crew(narrator, listener, encoder, long), settings,
+            videos, args.into, Crew(narrator, listener, encoder, long, ear), settings,
             prune=args.prune, progress=progress, report=tell,
         )  # fmt: skip
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Models of LaViLa and LF-VILA from their folders; those that answer in a chat are loaded by `hub`."""
+"""Models of LaViLa, LF-VILA and ImageBind from their folders; those that answer in a chat are loaded by `hub`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ FAMILIES = {
     "lavila_classifier": "LaViLa's classifier",
     "lf_vila": "LF-VILA",
     "t5": "LaViLa's rephraser",
+    "imagebind": "ImageBind",
 }
 """What the folders that this loads say in their config's ``model_type``."""
 
@@ -71,7 +72,7 @@ def look_up(name_or_folder: str | Path) -> FamilyFolder:
     if model_type not in FAMILIES:
         found = f"is of a {model_type!r} model" if model_type else "holds no config.json that can be read"
         raise ModelNotFoundError(
-            f"no model of LaViLa or LF-VILA in {folder}: it {found}; give a folder that videollm convert made"
+            f"no model of LaViLa, LF-VILA or ImageBind in {folder}: it {found}; give a folder that videollm convert made"
         )
     classes = _classes()
     try:
@@ -96,6 +97,7 @@ def read_processor(found: FamilyFolder) -> Any:
     """
     from transformers import AutoTokenizer
 
+    from .imagebind.processing_imagebind import ImageBindProcessor
     from .lavila import LavilaImageProcessor, LavilaProcessor
     from .lf_vila import LfVilaForVideoClassification, LfVilaImageProcessor, LfVilaProcessor
 
@@ -105,6 +107,7 @@ def read_processor(found: FamilyFolder) -> Any:
         "lavila_classifier": LavilaImageProcessor,
         "lf_vila": LfVilaImageProcessor if found.model_class is LfVilaForVideoClassification else LfVilaProcessor,
         "t5": AutoTokenizer,
+        "imagebind": ImageBindProcessor,
     }
     options = {"trust_remote_code": False} if found.model_type == "t5" else {}
     try:
@@ -184,6 +187,7 @@ def _classes() -> dict[str, dict[str, Any]]:
     from transformers import T5ForConditionalGeneration
 
     from . import lf_vila
+    from .imagebind import ImageBindModel
     from .lavila import LavilaDualEncoder, LavilaForVideoClassification, LavilaNarrator
 
     of_lf_vila = [
@@ -199,6 +203,7 @@ def _classes() -> dict[str, dict[str, Any]]:
         "lavila_classifier": [LavilaForVideoClassification],
         "lf_vila": of_lf_vila,
         "t5": [T5ForConditionalGeneration],
+        "imagebind": [ImageBindModel],
     }
     return {name: {one.__name__: one for one in some} for name, some in kinds.items()}
 

@@ -1,4 +1,4 @@
-"""What a model of LaViLa or LF-VILA takes, known before anything of it is loaded.
+"""What a model of LaViLa, LF-VILA or ImageBind takes, known before anything of it is loaded.
 
 Weights are counted on the meta device; working memory by sending one clip of the model's own size through the encoder
 there, where tensors have sizes and no numbers, and adding up what is alive. Attention counts as if all its scores were
@@ -77,6 +77,8 @@ def _encoding(found: FamilyFolder, model: Any) -> tuple[int, str]:
     config = found.config
     if found.model_type == "t5":
         return 0, "a sentence"
+    if found.model_type == "imagebind":
+        return _encoding_sound(config, model)
     if found.model_type == "lf_vila":
         frames, (height, width) = int(config.num_frames), config.video_config.image_size
         encode = model.video_encoder
@@ -87,6 +89,17 @@ def _encoding(found: FamilyFolder, model: Any) -> tuple[int, str]:
     with torch.no_grad(), _Alive() as alive:
         encode(pixels)
     return pixels.numel() + alive.most // 4, f"a clip of {frames} frames of {height}x{width}"
+
+
+def _encoding_sound(config: Any, model: Any) -> tuple[int, str]:
+    """The same for ImageBind's ear; without one, for its text trunk alone."""
+    with torch.no_grad(), _Alive() as alive:
+        if model.audio_model is None:
+            return 0, "a sentence"
+        ear = config.audio_config
+        mel = torch.empty(1, 1, ear.num_mel_bins, ear.target_length, device="meta")
+        model.audio_model(mel)
+    return mel.numel() + alive.most // 4, f"a segment of sound of {ear.num_mel_bins}x{ear.target_length}"
 
 
 def _decoding(found: FamilyFolder) -> int:

@@ -1,4 +1,4 @@
-"""An index of videos: each cut into windows, and of each window stored what is told of it and a vector of what is seen.
+"""An index of videos: each cut into windows, and of each window stored what is told of it and vectors of it.
 
 A video that is stored, and has not changed since, is not read again; one that changed replaces what it was. A run that
 was killed is begun again: what it had stored stays, the video that it was at is done anew.
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from videollm.moments.embed import SightEncoder
     from videollm.moments.long_form import LongFormEncoder
+    from videollm.moments.sound import SoundEncoder
     from videollm.tools.narrators import Narrator
 
 LOOK_QUESTION = "Describe the video."
@@ -74,12 +75,14 @@ class Crew:
         encoder: makes the vectors of what is seen; None: there are none.
         long: makes those of windows as part of the stretch around them; None: there are none. Without vectors only
             words find anything.
+        ear: makes those of what is heard; None: there are none.
     """
 
     narrator: Narrator
     listener: Narrator | None = None
     encoder: SightEncoder | None = None
     long: LongFormEncoder | None = None
+    ear: SoundEncoder | None = None
 
     def open(self, into: str | Path) -> MomentStore:
         """The index for this crew's vectors; raises MomentIndexError where it is of another's."""
@@ -89,6 +92,8 @@ class Crew:
             widths["seen"], names["seen"] = self.encoder.width, self.encoder.name
         if self.long is not None:
             widths["long"], names["long"] = self.long.width, self.long.name
+        if self.ear is not None:
+            widths["heard"], names["heard"] = self.ear.width, self.ear.name
         return MomentStore.create(into, widths, names)
 
     def made_by(self, settings: IndexSettings) -> str:
@@ -101,6 +106,8 @@ class Crew:
         }
         if self.long is not None:
             told["long"] = self.long.name
+        if self.ear is not None:
+            told["ear"] = self.ear.name
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -173,6 +180,8 @@ def index(
 
 def _sampling(crew: Crew, settings: IndexSettings) -> WindowSampling:
     sound = crew.narrator.sound if crew.listener is None else crew.listener.sound
+    if sound is None and crew.ear is not None:
+        sound = crew.ear.sound
     return WindowSampling(settings.window_seconds, settings.stride_seconds, crew.narrator.frames, sound)
 
 
@@ -199,6 +208,7 @@ def _described(windows: Sequence[Window], crew: Crew, number: int) -> list[Momen
     of_kind: dict[VectorKind, list[np.ndarray | None]] = {
         "seen": nothing if crew.encoder is None else crew.encoder.clips(clips),
         "long": nothing if crew.long is None else crew.long.windows(clips),
+        "heard": nothing if crew.ear is None else crew.ear.clips(clips),
     }
     vectors: list[dict[VectorKind, np.ndarray]] = [
         {kind: row for kind, rows in of_kind.items() if (row := rows[number]) is not None}
