@@ -134,3 +134,20 @@ def test_parts_of_another_model_or_none(run, base, tmp_path):
     with pytest.raises(ConfigError, match="cannot read") as caught:
         read_parts(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_parts_of_a_smaller_vocabulary_fill_its_beginning(tmp_path):
+    model, _ = small_model()
+    held = Held(model)
+    freeze(model, "tools")
+    name = next(name for name, _ in held.named_parameters() if name.endswith("embed_tokens.weight"))
+    state = {name: torch.full_like(model.get_input_embeddings().weight[:-2], 3.0)}
+    last = model.get_input_embeddings().weight[-2:].clone()
+    save_parts(state, tmp_path)
+    assert load_parts(held, tmp_path) == [name]
+    words = model.get_input_embeddings().weight
+    assert torch.equal(words[:-2], state[name]) and torch.equal(words[-2:], last)
+    larger = {name: torch.zeros(len(words) + 1, words.shape[1])}
+    save_parts(larger, tmp_path)
+    with pytest.raises(ConfigError, match=f"of {len(words) + 1}x"):
+        load_parts(held, tmp_path)

@@ -37,6 +37,7 @@ from videollm.data.mixture import Mixture
 from videollm.data.sample import Media
 from videollm.data.shards import ShardSamples
 from videollm.data.world_samples import ClipItems, ClipSamples
+from videollm.data.world_tools import ToolTurns, encode_tool_turns
 from videollm.errors import ConfigError, DataError, UnusableSampleError
 from videollm.models.video_llama import VideoLlamaForConditionalGeneration, VideoLlamaProcessor
 
@@ -328,6 +329,74 @@ class FeatureSamples(TorchDataset[dict[str, Any]]):
             "videos": [(states, seconds)],
             "sounds": [(heard["segment_states"], heard["segment_seconds"])],
         }
+
+
+class ToolSamples(TorchDataset[dict[str, Any]]):
+    """Conversations in which tools are called, about films of many kept clips; every other one is of `FeatureSamples`.
+
+    Of a film the model sees and hears single moments, each of another clip; a stretch that a tool shows is a clip.
+    """
+
+    FILMS = 256
+
+    def __init__(self, folder: str | Path, items: ClipItems) -> None:
+        self.rest, self.items = FeatureSamples(folder, items), items
+        self.clips = self.rest.clips
+        self.turns = ToolTurns(items.seed, self.rest.pictures)
+        self._films: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def __len__(self) -> int:
+        return len(self.rest)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if index % 2:
+            item = self.rest[index]
+            shown = {
+                "videos": item["videos"] if item["seen"] else [],
+                "sounds": item["sounds"] if item["heard"] else [],
+            }
+            return {"input_ids": item["input_ids"], "labels": item["labels"], **shown}
+        self.items.visits += 1
+        rng = np.random.default_rng([self.items.seed, 37, self.items.visits])
+        lasts, turns = self.turns(rng)
+        heard = rng.random() < 0.8
+        ids, labels = encode_tool_turns(self.items.processor, lasts, turns, heard)
+        if len(ids) > LONGEST_TOOL_TOKENS:
+            turns = turns[:1]
+            ids, labels = encode_tool_turns(self.items.processor, lasts, turns, heard)
+        frames, segments = self._film(rng)
+        videos = [(frames, _spread(lasts, len(frames)))]
+        sounds = [(segments, _spread(lasts, len(segments)))] if heard else []
+        for turn in turns:
+            if turn.shows is not None:
+                kept = self.clips[turn.clip]
+                unit, where = ("frame", videos) if turn.shows == "video" else ("segment", sounds)
+                where.append((kept[f"{unit}_states"], kept[f"{unit}_seconds"]))
+        return {"input_ids": ids, "labels": labels, "videos": videos, "sounds": sounds}
+
+    def _film(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """The states of a film's frames ``(T, Q, D)`` and of its sound ``(S, D)``."""
+        if not self._films:
+            draw = np.random.default_rng([self.items.seed, 41])
+            for _ in range(min(self.FILMS, len(self.clips))):
+                frames, segments = [], []
+                while len(frames) < FILM_MOMENTS:
+                    kept = self.clips[int(draw.integers(len(self.clips)))]
+                    frames.append(kept["frame_states"][int(draw.integers(len(kept["frame_states"])))])
+                    if len(kept["segment_states"]):
+                        segments.append(kept["segment_states"][int(draw.integers(len(kept["segment_states"])))])
+                silence = kept["segment_states"].new_zeros(1, kept["segment_states"].shape[1])
+                self._films.append((torch.stack(frames), torch.stack(segments) if segments else silence))
+        return self._films[int(rng.integers(len(self._films)))]
+
+
+FILM_MOMENTS = 32
+"""Frames, and segments of sound, that `tiny` is shown of a film."""
+LONGEST_TOOL_TOKENS = 232
+
+
+def _spread(lasts: float, count: int) -> torch.Tensor:
+    return torch.arange(count) * (lasts / count)
 
 
 # --- media of datasets ------------------------------------------------------------------------------------------------

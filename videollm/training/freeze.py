@@ -23,6 +23,7 @@ LEARNS: dict[str, tuple[str, ...]] = {
     "alignment": (*BRANCHES["video"], *BRANCHES["audio"]),
     "stage1": (*BRANCHES["video"], *BRANCHES["audio"]),
     "stage2": (*BRANCHES["video"], *BRANCHES["audio"]),
+    "tools": ("language_model",),
 }
 """Parts of the model by stage. With ``lora_rank`` stage 2 also learns low-rank updates of the decoder."""
 

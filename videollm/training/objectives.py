@@ -288,6 +288,13 @@ def add_accent(model: VideoLlamaForConditionalGeneration, accent: dict[str, torc
         projection.bias.copy_(accent[kind] @ projection.bias)
 
 
+@torch.no_grad()
+def resemble(model: VideoLlamaForConditionalGeneration, tokenizer: Any, new: str, known: str) -> None:
+    """Let a token that was never learned begin as one that was, so that what stands behind it is read likewise."""
+    words = model.get_input_embeddings().weight
+    words[tokenizer.convert_tokens_to_ids(new)] = words[tokenizer.convert_tokens_to_ids(known)]
+
+
 def _conversation_loss(
     objective: Any, input_ids, attention_mask, labels, video, sound, weigh: str = "tokens", targets_in_step: Any = None,
     idle: torch.Tensor | None = None,

@@ -99,6 +99,8 @@ def load_parts(objective: nn.Module, folder: str | Path, heads: bool = False) ->
     for name, tensor in added_up({key: value for key, value in tensors.items() if heads or key.startswith("model.")}):
         parameter = parameters.get(name)
         is_update = isinstance(tensor, tuple)
+        if not is_update and parameter is not None:
+            tensor = _grown(name, tensor, parameter)
         shape = (tensor[1].shape[0], tensor[0].shape[1]) if is_update else tuple(tensor.shape)
         if parameter is None or tuple(getattr(parameter, "ds_shape", parameter.shape)) != shape:
             if parameter is not None and hasattr(parameter, "quant_state"):
@@ -145,6 +147,13 @@ def added_up(tensors: Mapping[str, torch.Tensor]) -> list[tuple[str, torch.Tenso
         elif factor[2] == "A":
             found.append((f"{factor[1]}.weight", (tensor, tensors[f"{factor[1]}.lora_B.default.weight"])))
     return found
+
+
+def _grown(name: str, tensor: torch.Tensor, parameter: nn.Parameter) -> torch.Tensor:
+    """A vocabulary's vectors, with the model's own for the tokens that it has got since; all else as it is."""
+    if not name.endswith("embed_tokens.weight") or tensor.ndim != 2 or tensor.shape[1:] != parameter.shape[1:]:
+        return tensor
+    return torch.cat([tensor, parameter.detach()[len(tensor) :].to(tensor)])
 
 
 def becomes(old: torch.Tensor, new: torch.Tensor | Update, scale: float) -> torch.Tensor:

@@ -189,7 +189,7 @@ class VideoLlamaRecipe(Recipe):
     """
 
     family: Literal["video_llama"] = "video_llama"
-    stage: Literal["vision", "audio", "decoder", "alignment", "stage1", "stage2"]
+    stage: Literal["vision", "audio", "decoder", "alignment", "stage1", "stage2", "tools"]
     model: str | None = None
     fresh: bool = False
     datasets: tuple[Dataset, ...] = ()
@@ -223,11 +223,11 @@ class VideoLlamaRecipe(Recipe):
     @property
     def leaves_parameters_out(self) -> bool:
         """Every branch runs in every batch; what of tiny's first stages is not used in one is found out."""
-        return self.stage not in ("stage1", "stage2")
+        return self.stage not in ("stage1", "stage2", "tools")
 
     @property
     def counts_tokens(self) -> bool:
-        return self.stage in ("decoder", "stage1", "stage2")
+        return self.stage in ("decoder", "stage1", "stage2", "tools")
 
     def _check_tiny(self) -> None:
         if self.world is None:
@@ -235,7 +235,7 @@ class VideoLlamaRecipe(Recipe):
         if self.datasets or self.bits or self.fresh:
             key = "datasets" if self.datasets else "bits" if self.bits else "fresh"
             raise ValueError(f"{key!r} needs a model to start from; add the key 'model'")
-        if self.stage in ("alignment", "stage1", "stage2"):
+        if self.stage in ("alignment", "stage1", "stage2", "tools"):
             if not self.features:
                 raise ValueError(f"stage {self.stage} needs a folder for encoder features; add the key 'features'")
             if not self.start_from:

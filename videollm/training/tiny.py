@@ -13,7 +13,7 @@ from videollm.data.dialogue import SOUND_SLOTS, VIDEO_SLOTS
 from videollm.data.world import COLOURS
 from videollm.data.world_samples import corpus
 from videollm.models.video_llama import VideoLlamaConfig, VideoLlamaForConditionalGeneration, VideoLlamaProcessor
-from videollm.models.video_llama.tiny_tokenizer import build_tiny_tokenizer
+from videollm.models.video_llama.tiny_tokenizer import TOOL_TOKENS, build_tiny_tokenizer, with_tool_tokens
 
 SEGMENT_SECONDS = 0.5
 CONTEXT_TOKENS = 320
@@ -82,6 +82,7 @@ def build_tiny(
             staging = Path(f"{tokenizer_folder}.part-{os.getpid()}")
             tokenizer.save_pretrained(staging)
             os.replace(staging, tokenizer_folder)
+    tokenizer = with_tool_tokens(tokenizer)
     names = ("<bos>", "<eos>", "<pad>", "<video>", "<audio>")
     tokens = dict(zip(names, tokenizer.convert_tokens_to_ids(list(names)), strict=True))
     config = tiny_config(len(tokenizer), tokens)
@@ -90,6 +91,8 @@ def build_tiny(
     _start_well(model)
     model.generation_config.max_new_tokens = 96
     model.generation_config.do_sample = False
+    # Who has no tools hears no calls; a conversation that has some chooses its tokens itself.
+    model.generation_config.suppress_tokens = tokenizer.convert_tokens_to_ids(list(TOOL_TOKENS))
     processor = VideoLlamaProcessor.for_model(
         config,
         tokenizer,

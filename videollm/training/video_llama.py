@@ -16,7 +16,14 @@ from videollm.data.ledger import Ledger
 from videollm.errors import ConfigError
 from videollm.models import hub
 from videollm.training import processes
-from videollm.training.features import FeatureSamples, KeptMedia, encoder_name, make_features, make_media_features
+from videollm.training.features import (
+    FeatureSamples,
+    KeptMedia,
+    ToolSamples,
+    encoder_name,
+    make_features,
+    make_media_features,
+)
 from videollm.training.freeze import forget, freeze
 from videollm.training.objectives import (
     AlignmentObjective,
@@ -25,6 +32,7 @@ from videollm.training.objectives import (
     DecoderObjective,
     VisionObjective,
     add_accent,
+    resemble,
 )
 from videollm.training.order import Revisited
 from videollm.training.parts import Holder, load_parts, put_into_folder, read_parts
@@ -67,7 +75,7 @@ def pieces(recipe: VideoLlamaRecipe, ledger: Ledger, given: Any = None) -> Piece
         # Of the decoder alone: on a whole model the library has the frozen encoders keep all they compute, too.
         model.language_model.activation_checkpointing_enable({"use_reentrant": False})
     real = isinstance(data, TrainingItems)
-    can_chat = recipe.model is not None or recipe.stage in ("stage1", "stage2")
+    can_chat = recipe.model is not None or recipe.stage in ("stage1", "stage2", "tools")
     return Pieces(
         model=model,
         objective=objective,
@@ -216,11 +224,14 @@ def _world_objective(recipe: VideoLlamaRecipe, model: Any, processor: Any) -> tu
     assert recipe.features
     clips = world_samples.ClipSamples(processor, world.samples, recipe.seed)
     make_features(model, clips, recipe.features, max(1, recipe.workers))
-    about = {"alignment": "facts", "stage1": "captions", "stage2": "dialogues"}[recipe.stage]
+    about = {"alignment": "facts", "stage1": "captions", "stage2": "dialogues", "tools": "dialogues"}[recipe.stage]
     items = world_samples.ClipItems(processor, world.turns, recipe.seed, about)
-    data = Revisited(FeatureSamples(recipe.features, items), recipe.seed, items)
+    samples = ToolSamples if recipe.stage == "tools" else FeatureSamples
+    data = Revisited(samples(recipe.features, items), recipe.seed, items)
     if recipe.stage == "alignment":
         return AlignmentObjective(model), data, conversations
+    if recipe.stage == "tools":
+        resemble(model, processor.tokenizer, "<result>", "<user>")
     if recipe.stage == "stage1":
         for folder in recipe.start_from:
             tensors, _ = read_parts(folder)

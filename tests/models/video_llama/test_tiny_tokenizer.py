@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 
-from videollm.models.video_llama.tiny_tokenizer import SPECIAL_TOKENS, build_tiny_tokenizer
+from videollm.models.video_llama.tiny_tokenizer import (
+    SPECIAL_TOKENS,
+    TOOL_TOKENS,
+    build_tiny_tokenizer,
+    with_tool_tokens,
+)
 
 
 @pytest.mark.parametrize(
@@ -53,3 +60,14 @@ def test_saved_and_loaded(tokenizer, tmp_path) -> None:
 def test_a_vocabulary_without_all_bytes_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 263"):
         build_tiny_tokenizer(["text"], 262)
+
+
+def test_tokens_for_tools_stand_behind_the_vocabulary_and_words_cannot_fake_them(tokenizer) -> None:
+    known = copy.deepcopy(tokenizer)
+    before = known.get_vocab()
+    grown = with_tool_tokens(with_tool_tokens(known))
+    assert [grown.convert_tokens_to_ids(token) for token in TOOL_TOKENS] == [len(before), len(before) + 1]
+    assert {token: grown.get_vocab()[token] for token in before} == before and len(grown) == len(before) + 2
+    ids = grown("<call>look 0:01", add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    assert max(ids) < len(before) and grown.decode(ids) == "<call>look 0:01"
+    assert grown("<call>", add_special_tokens=False)["input_ids"] == [len(before)]

@@ -29,25 +29,44 @@ from typing import Any
 
 TINY = """\
 {{- bos_token }}
+{%- set ns = namespace(joint='', asked='', shows=false) %}
 {%- for message in messages %}
-    {%- set ns = namespace(joint='') %}
-    {%- if message.role == 'user' %}{{ '<user>' }}{% elif message.role == 'assistant' %}{{ '<assistant>' }}{% endif %}
+    {%- set ns.joint = '' %}
+    {%- if message.role == 'user' %}{{ '<user>' }}{% elif message.role == 'assistant' %}{{ '<assistant>' }}
+    {%- elif message.role == 'tool' %}{{ '<result>' }}{% endif %}
+    {%- set ns.shows = false %}
+    {%- for part in message.content if part.type != 'text' %}{% set ns.shows = true %}{% endfor %}
     {%- for part in message.content %}
-        {%- if part.type == 'text' %}
+        {%- if part.type == 'text' and not (message.role == 'tool' and ns.shows) %}
             {{- ns.joint + part.text }}
             {%- set ns.joint = '\\n' %}
-        {%- else %}
+            {%- if message.role == 'user' %}{% set ns.asked = part.text %}{% endif %}
+        {%- elif part.type != 'text' %}
             {{- part.video + part.audio }}
             {%- if time_sentence and part.video and part.seconds %}
                 {{- 'frames at ' + part.seconds | join(', ') + ' s. ' }}
+            {%- elif part.seconds and part.seconds[-1] > 28 %}
+                {{- '%d:%02d long. ' % (part.seconds[-1] // 60, part.seconds[-1] % 60) }}
             {%- endif %}
         {%- endif %}
     {%- endfor %}
-    {%- if message.role == 'assistant' %}{{ eos_token }}{% elif message.role == 'system' %}{{ '\\n' }}{% endif %}
+    {%- for call in message.tool_calls or [] %}
+        {{- '<call>' + call.function.name }}
+        {%- for name, value in call.function.arguments.items() if name != 'video' %}
+            {{- ' ' ~ (value ~ ' s' if name in ('start_seconds', 'end_seconds') else value) }}
+        {%- endfor %}
+    {%- endfor %}
+    {%- if message.role == 'assistant' %}{{ eos_token }}{% elif message.role == 'system' %}{{ '\\n' }}
+    {%- elif message.role == 'tool' %}{{ ('' if ns.shows else '\\n') + ns.asked }}{% endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<assistant>' }}{% endif %}
 """
-"""Of the embedded model: each turn opens with one special token, an answer closes with the end token."""
+"""Of the embedded model: each turn opens with one special token, an answer closes with the end token.
+
+A call is an answer that opens with ``<call>``: a tool's name and its times or words, as the user said them. What it
+gave back opens with ``<result>``: words, or the stretch alone, and behind it the question again, as if it were asked of
+that. Behind what is longer than any clip of the world stands how long it is.
+"""
 
 DEMO_SYSTEM = (
     "You are able to understand the visual content that the user provides. Follow the instructions carefully and "

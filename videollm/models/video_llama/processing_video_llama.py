@@ -24,6 +24,7 @@ from .configuration_video_llama import VideoLlamaConfig
 from .feature_extraction_video_llama import VideoLlamaFeatureExtractor
 from .image_processing_video_llama import VideoLlamaImageProcessor
 from .llama_tokenizer import as_published as published_tokenizer
+from .tiny_tokenizer import TOOL_TOKENS
 
 # The second form is what a template's tojson makes of the first.
 _MARK = re.compile("\x00(\\d*)\x00|" + r"\\u0000(\d+)\\u0000")
@@ -273,7 +274,21 @@ class VideoLlamaProcessor(ProcessorMixin):
     def calls_tools(self) -> bool:
         """Whether the decoder's chat template has a form of its own for tools, in which the model calls them."""
         template = self.chat_template
-        return self.words_only_template and isinstance(template, str) and KNOWS_TOOLS.search(template) is not None
+        if not isinstance(template, str):
+            return False
+        return bool(self.call_token_ids) or (self.words_only_template and KNOWS_TOOLS.search(template) is not None)
+
+    @cached_property
+    def call_token_ids(self) -> tuple[int, ...]:
+        """What opens a call and what opens its result, where both are tokens, as `tiny` has them; otherwise nothing.
+
+        Nobody but the model says the first, and nobody but the template the second.
+        """
+        template = self.chat_template
+        if self.words_only_template or not isinstance(template, str):
+            return ()
+        known = self.tokenizer.get_vocab() if all(token in template for token in TOOL_TOKENS) else {}
+        return tuple(known[token] for token in TOOL_TOKENS if token in known)
 
     def _with_tools_in_words(self, messages: Sequence[Message]) -> list[Message]:
         """Calls and their results as words: those of the person, and, where the template has no form for them, all.

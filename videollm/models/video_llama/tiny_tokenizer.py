@@ -8,6 +8,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = ("<bos>", "<eos>", "<pad>", "<video>", "<audio>", "<user>", "<assistant>")
+TOOL_TOKENS = ("<call>", "<result>")
+"""What opens a call of a tool, and what it gave back; behind the learned vocabulary, which keeps its ids."""
 
 
 def build_tiny_tokenizer(texts: Iterable[str], vocab_size: int = 1000) -> PreTrainedTokenizerFast:
@@ -52,3 +54,10 @@ def build_tiny_tokenizer(texts: Iterable[str], vocab_size: int = 1000) -> PreTra
         clean_up_tokenization_spaces=False,
         padding_side="left",
     )
+
+
+def with_tool_tokens(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The same tokenizer, which also knows `TOOL_TOKENS`."""
+    known = list(tokenizer.extra_special_tokens)
+    tokenizer.add_special_tokens({"extra_special_tokens": [*known, *(one for one in TOOL_TOKENS if one not in known)]})
+    return tokenizer
