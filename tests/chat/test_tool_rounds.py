@@ -12,7 +12,7 @@ import torch
 
 from tests.small_model import drawn_clip, small_model
 from videollm.chat.calls import Evidence, Outcome, call_in, may_become_a_call
-from videollm.chat.choice import times_in
+from videollm.chat.choice import arguments_in, times_in
 from videollm.chat.session import ChatSession
 from videollm.chat.timeline import Timeline
 from videollm.errors import ChatError, ConfigError
@@ -292,6 +292,150 @@ def test_a_call_in_words_is_carried_out_and_not_shown_as_words(model_and_process
     events = list(session.stream("and now?", max_new_tokens=200).events())
     assert len(tools.made) == 3 and [type(event) for event in events[:4]] == [ToolCallPart, ToolResultPart] * 2
     assert "".join(events[4:]) == wanted
+
+
+# -- functions of whoever asks
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Tell the weather.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+RESULT = "rain, 8 degrees"
+
+
+@pytest.fixture
+def says(model_and_processor, monkeypatch):
+    """Puts words into the model's mouth token by token, under a template that tells of tools; all else is real."""
+    model, processor = model_and_processor
+    monkeypatch.setattr(type(processor), "calls_tools", True)
+    monkeypatch.setattr(type(processor), "call_token_ids", ())
+    to_say: list[str] = []
+    rest: list[int] = []
+
+    def choose(self, logits: torch.Tensor, generated) -> int:
+        if not generated:
+            words = processor.tokenizer(to_say.pop(0), add_special_tokens=False)["input_ids"]
+            rest[:] = [*words, model.config.eos_token_id]
+        return rest[len(generated)]
+
+    monkeypatch.setattr("videollm.chat.generation.TokenChooser.choose", choose)
+    return to_say
+
+
+CALL = '{"name": "weather", "parameters": {"city": "ulm"}}'
+
+
+def answered(session: ChatSession, content: str = RESULT) -> None:
+    """The function is carried out."""
+    assert session.last is not None
+    results = tuple(ToolResultPart(call.call_id, content) for call in session.last.calls)
+    session.messages = (*session.messages, Message("tool", results))
+
+
+def test_a_turn_ends_with_a_call_of_the_asker_s_function_and_goes_on(model_and_processor, says) -> None:
+    says += [CALL, CALL, "it rains.", "yes."]
+    session = session_with(model_and_processor, None)
+    session.functions = [WEATHER]
+    events = list(session.stream("what is the weather in ulm?", max_new_tokens=100).events())
+    answer = session.last
+    assert answer is not None and not events and (answer.finish, answer.text) == ("calls", "")
+    (call,) = answer.calls
+    assert (call.name, call.arguments) == ("weather", {"city": "ulm"}) and call.token_ids
+    assert [m.role for m in session.messages] == ["user", "assistant"] and session.messages[1].parts == (call,)
+    with pytest.raises(ChatError, match="no question waits"):
+        session.go_on()
+    answered(session)
+    answer = "".join(session.go_on(max_new_tokens=100))
+    assert answer == "" and session.last.calls[0].call_id != call.call_id, "it may call again"  # pyright: ignore
+    answered(session)
+    assert "".join(session.go_on(max_new_tokens=100)) == "it rains."
+    assert [m.role for m in session.messages] == ["user", "assistant", "tool", "assistant", "tool", "assistant"]
+    assert session.last.timings.reused_tokens > 40 and session.last.finish == "end"  # pyright: ignore
+    assert [type(part) for part in session.last.rounds] == [ToolCallPart, ToolResultPart] * 2  # pyright: ignore
+    assert session.ask("really?", max_new_tokens=100).text == "yes." and session.undo() == "really?"
+    with pytest.raises(ChatError, match="no question waits"):
+        session.go_on()
+
+
+def test_an_open_turn_can_be_set_anew_and_is_forgotten_by_another_question(model_and_processor, says) -> None:
+    says += [CALL, "it rains.", "it rains.", CALL, CALL, "yes."]
+    session = session_with(model_and_processor, None)
+    session.functions = [WEATHER]
+    session.ask("what is the weather in ulm?", max_new_tokens=100)
+    kept = session.messages
+    answered(session)
+    first = "".join(session.go_on(max_new_tokens=100)), session.last.timings.prompt_tokens  # pyright: ignore
+    other = session_with(model_and_processor, None)
+    other.messages = kept
+    assert other.messages == kept
+    other.messages = session.messages[:3]
+    assert ("".join(other.go_on(max_new_tokens=100)), other.last.timings.prompt_tokens) == first  # pyright: ignore
+    assert other.messages == session.messages
+
+    other.clear()
+    other.add(drawn_clip(1), file=FILE)
+    other.functions = [WEATHER]
+    other.ask("what is the weather in ulm?", max_new_tokens=100)
+    assert other.undo() == "what is the weather in ulm?" and [p.type for p in other.messages[-1].parts] == ["video"]
+    other.ask("what is the weather in ulm?", max_new_tokens=100)
+    assert other.ask("is there a circle?").coverage, "the clip that was shown with it is shown with the next question"
+    assert len(other.messages) == 2
+
+
+def test_the_service_s_tools_and_the_asker_s_functions_in_one_turn(model_and_processor, says) -> None:
+    look = '{"name": "look", "parameters": {"video": "clip1.mp4", "start_seconds": 0, "end_seconds": 1}}'
+    says += [look, CALL, "it rains.", look]
+    tools = Bench(shows=True, calls_per_turn=1)
+    session = session_with(model_and_processor, tools)
+    session.functions = [WEATHER]
+    events = list(session.stream("what is the weather?", max_new_tokens=200).events())
+    assert [type(event) for event in events] == [ToolCallPart, ToolResultPart] and len(tools.made) == 1
+    assert session.last.finish == "calls" and "clip1.mp4 2-3 s" in session.clips  # pyright: ignore
+    answered(session)
+    assert "".join(session.go_on(max_new_tokens=100)) == "it rains." and "clip1.mp4 2-3 s" in session.clips
+    # What may not be called any more is words.
+    tools.calls_per_turn = 0
+    assert "".join(session.stream("and now?", max_new_tokens=200)) == look and len(tools.made) == 1
+
+
+def test_a_model_that_cannot_be_told_of_functions_chooses_one(model_and_processor, chooses) -> None:
+    session = session_with(model_and_processor, None)
+    session.functions = [WEATHER]
+    chooses("weather")
+    answer = session.ask("Ulm?")
+    assert answer.finish == "calls" and answer.calls[0].arguments == {"city": "Ulm?"}
+    answered(session)
+    chooses("weather")  # the same again is not offered
+    assert "".join(session.go_on(max_new_tokens=100)) == session.last.text != ""  # pyright: ignore
+    assert session.last.finish in ("end", "length")  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("question", "properties", "required", "arguments"),
+    [
+        ("play", {}, [], {}),
+        (
+            "set it to 21.5 or 3",
+            {"to": {"type": "number"}, "n": {"type": "integer"}},
+            ["to", "n"],
+            {"to": 21.5, "n": 3},
+        ),
+        ("set it to 21.5", {"to": {"type": "integer"}}, ["to"], None),
+        ("light OFF", {"how": {"type": "string", "enum": ["on", "off"]}}, ["how"], {"how": "off"}),
+        ("lighten", {"how": {"type": "string", "enum": ["light"]}}, ["how"], None),
+        ("where", {"a": {"type": "string"}, "b": {"type": "string"}}, ["a"], {"a": "where"}),
+        ("where", {"a": {"type": "string"}, "b": {"type": "string"}}, ["a", "b"], None),
+        ("who", {"a": {"type": "object"}}, ["a"], None),
+        ("who", {}, ["a"], None),
+    ],
+)
+def test_arguments_are_the_asker_s_words(question, properties, required, arguments) -> None:
+    found = arguments_in(question, {"type": "object", "properties": properties, "required": required})
+    assert found == arguments
 
 
 # -- long videos

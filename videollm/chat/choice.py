@@ -2,7 +2,8 @@
 
 The model is asked for one of five words and scores each; the same question without content says how much it likes each
 word anyway, and is subtracted. What it then calls with is taken from the user's own words and from what tools found
-before, never from text that stands in a video, a narration or a file: so no words of others can make a call.
+before, never from text that stands in a video, a narration or a file: so no words of others can make a call. Functions
+of whoever asks are chosen in the same way, where the user's words hold all that they require.
 
 Source: Zhao et al., "Calibrate Before Use" (2021), section 4, for the question without content.
 
@@ -40,9 +41,9 @@ Prompt = TypeVar("Prompt")
 Call = tuple[str, dict[str, Any]]
 
 
-def choice_text(offered: Sequence[str]) -> str:
+def choice_text(offered: Sequence[str], about: Mapping[str, str] = CHOICES) -> str:
     """What the model is asked, behind the question."""
-    told = "; ".join(f"{name}: {CHOICES[name]}" for name in offered)
+    told = "; ".join(f"{name}: {about[name]}" for name in offered)
     return f"Choose what to do first, in one word. {told}."
 
 
@@ -78,10 +79,50 @@ def choose_call(
         for name in CHOICES
         if name != ANSWER and (call := _call(name, question, lasts, used)) is not None and call not in made
     }
+    return (yield from _chosen(model, tokenizer, cache, calls, CHOICES, prompt, logits_of))
+
+
+def choose_function(
+    model: Any,
+    tokenizer: Any,
+    cache: KeyValueCache,
+    *,
+    question: str,
+    functions: Sequence[Mapping[str, Any]],
+    made: Sequence[Call],
+    prompt: Callable[[Sequence[TextPart], str | None], Prompt | None],
+    logits_of: Callable[[Prompt], Generator[None, Any, torch.Tensor | None]],
+) -> Generator[None, Any, Call | None]:
+    """Lets a model choose a function of whoever asks; for all else see `choose_call`.
+
+    Args:
+        functions: their JSON schemas. One is offered where `arguments_in` finds all that it requires.
+    """
+    calls: dict[str, Call] = {}
+    about = {ANSWER: CHOICES[ANSWER]}
+    for schema in functions:
+        function = schema["function"]
+        arguments = arguments_in(question, function.get("parameters") or {})
+        if arguments is not None and (function["name"], arguments) not in made:
+            calls[function["name"]] = function["name"], arguments
+            about[function["name"]] = " ".join(str(function.get("description") or function["name"]).split())
+    return (yield from _chosen(model, tokenizer, cache, calls, about, prompt, logits_of))
+
+
+def _chosen(
+    model: Any,
+    tokenizer: Any,
+    cache: KeyValueCache,
+    calls: Mapping[str, Call],
+    about: Mapping[str, str],
+    prompt: Callable[[Sequence[TextPart], str | None], Prompt | None],
+    logits_of: Callable[[Prompt], Generator[None, Any, torch.Tensor | None]],
+) -> Generator[None, Any, Call | None]:
+    """The call that the model clearly likes better than to answer."""
     if not calls:
         return None
     offered = [ANSWER, *calls]
-    parts = [TextPart(choice_text(offered))]
+    parts = [TextPart(choice_text(offered, about))]
     scores: list[dict[str, float]] = []
     for words in (None, NO_CONTENT):
         asked = prompt(parts, words)
@@ -156,3 +197,41 @@ def _video(question: str, lasts: Mapping[str, float], used: Sequence[Evidence]) 
     named = [name for name in lasts if name in question]
     found = [one.video for one in used if one.video in lasts]
     return next(iter([*named, *found, *reversed(list(lasts))]), None)
+
+
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.]*\w)")
+
+
+def arguments_in(question: str, parameters: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Arguments of a function from the user's words alone; None where they do not hold all that it requires.
+
+    A choice among given words is the one that the question names; numbers are those that it names, in their order;
+    one text without such a choice is the question itself.
+
+    Args:
+        parameters: a JSON schema of an object.
+    """
+    properties, required = parameters.get("properties") or {}, parameters.get("required") or []
+    numbers = [float(found) for found in _NUMBER.findall(question)]
+    texts, arguments = 0, {}
+    for name, schema in properties.items():
+        kind, options = schema.get("type"), schema.get("enum")
+        if options is not None:
+            named = [one for one in options if isinstance(one, str) and _names(question, one)]
+            value = named[0] if named else None
+        elif kind in ("number", "integer"):
+            fits = numbers and (kind == "number" or numbers[0].is_integer())
+            number = numbers.pop(0) if fits else None
+            value = int(number) if number is not None and number.is_integer() else number
+        else:
+            value = question if kind == "string" and name in required and not texts else None
+            texts += value is not None
+        if value is not None:
+            arguments[name] = value
+        elif name in required:
+            return None
+    return None if set(required) - set(properties) else arguments
+
+
+def _names(text: str, word: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) is not None

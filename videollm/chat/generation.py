@@ -33,7 +33,7 @@ from videollm.errors import ChatError, ConfigError
 PREFILL_CHUNK_TOKENS = 512
 """Prompt positions computed in one pass: bounds the memory of a long prompt, and lets stop() work during a prefill."""
 
-Finish = Literal["end", "length", "stopped"]
+Finish = Literal["end", "length", "stopped", "calls"]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ What is kept, and when:
   a time, so that the prompt is not read anew at every turn; their clips move to the oldest turn that is left.
 * A session may be given tools. Then a turn may hold rounds between question and answer: a call, and what the tool gave
   back. What a tool shows belongs to its turn, and is forgotten and taken back with it.
+* Whoever asks may offer functions of their own. Where the model calls one, the turn stays open: the answer ends with
+  the call, and `go_on` continues it once `messages` ends with what the function gave back. Another question forgets it.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import torch
 
 from videollm.chat.cache import EncodedMedia, KeyValueCache, Position, prompt_positions
 from videollm.chat.calls import Evidence, Outcome, Tools, call_in, may_become_a_call
-from videollm.chat.choice import choose_call
+from videollm.chat.choice import choose_call, choose_function
 from videollm.chat.generation import (
     Decoding,
     Finish,
@@ -128,12 +130,13 @@ class Answer:
         text: the words.
         token_ids: exactly the ids generated, without the stop token.
         coverage: for each clip in the conversation, what of it was seen and heard.
-        finish: ``"end"``, ``"length"`` (cut at the limit of tokens) or ``"stopped"``.
+        finish: ``"end"``, ``"length"`` (cut at the limit of tokens), ``"stopped"`` or ``"calls"``.
         dropped_turns: how many of the oldest turns were forgotten to make room for this one.
         notes: sentences for the user: what was forgotten, what was cut.
         timings: what it cost.
         used: the stretches that were in the prompt: shown, told by a narrator, or found by a search.
         rounds: of this turn: calls of tools and what they gave back, in turn.
+        calls: of functions of whoever asked, for which the turn waits.
     """
 
     text: str
@@ -145,6 +148,7 @@ class Answer:
     timings: Timings
     used: tuple[Evidence, ...] = ()
     rounds: tuple[ToolCallPart | ToolResultPart, ...] = ()
+    calls: tuple[ToolCallPart, ...] = ()
 
     @property
     def stopped(self) -> bool:
@@ -171,6 +175,7 @@ class Answer:
             "notes": list(self.notes),
             "used": [asdict(one) for one in self.used],
             "rounds": [plain_part(part) for part in self.rounds],
+            "calls": [plain_part(part) for part in self.calls],
             "timings": asdict(self.timings),
         }
 
@@ -189,6 +194,19 @@ class _Turn:
     @property
     def messages(self) -> tuple[Message, ...]:
         return (self.question, *self.rounds, self.answer)
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A turn that waits: its last round is a call of a function of whoever asked, or what that gave back."""
+
+    question: Message
+    rounds: tuple[Message, ...]
+    used: tuple[Evidence, ...] = ()
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        return (self.question, *self.rounds)
 
 
 @dataclass(frozen=True)
@@ -234,6 +252,9 @@ class ChatSession:
         tools: what the model may call while it answers, and the person with `call`; None: nothing.
         calls: whether the model itself may call them, as often as they allow.
 
+    Attributes:
+        functions: JSON schemas of what the model may call besides; whoever asks carries it out, see `go_on`.
+
     A session answers one question at a time; `stop` may be called from any thread.
     """
 
@@ -259,6 +280,7 @@ class ChatSession:
         self.decoder, self.limits, self.reuse_cache = decoder, limits, reuse_cache
         self.last: Answer | None = None
         self.tools, self.calls = tools, calls
+        self.functions: Sequence[dict[str, Any]] = ()
         self._clips: dict[str, Clip] = {}
         self._files: dict[str, Path] = {}
         self._timelines: dict[str, Timeline] = {}
@@ -266,6 +288,7 @@ class ChatSession:
         self._pending: list[Part] = []
         self._pending_used: tuple[Evidence, ...] = ()
         self._turns: list[_Turn] = []
+        self._open_turn: _Open | None = None
         self._forgotten = 0
         self._encoded = EncodedMedia() if encoded is None else encoded
         self._cache = KeyValueCache()
@@ -303,13 +326,16 @@ class ChatSession:
         """The conversation, forgotten turns among it; clips not yet asked about are a last user message without words.
 
         May be set, to edit earlier turns: an optional system message, then user and assistant in turn; between a
-        question and its answer there may be rounds of an assistant's call and a tool's message. What a changed
+        question and its answer there may be rounds of an assistant's call and a tool's message, and the last question
+        may have such rounds and no answer, see `go_on`. What a changed
         conversation shares with the one before is not computed again, and nothing counts as forgotten any more; what a
         tool showed and is not here any more is left out.
         Setting raises ChatError for another order of roles, or a clip that was not added.
         """
         opening = [system(self.system)] if self.system is not None else []
         turns = [message for turn in self._turns for message in turn.messages]
+        if self._open_turn is not None:
+            return (*opening, *turns, *self._open_turn.messages)
         waiting = [Message("user", tuple(self._pending))] if self._pending else []
         return (*opening, *turns, *waiting)
 
@@ -320,7 +346,9 @@ class ChatSession:
         waiting: list[Part] = []
         if rest and rest[-1].role == "user" and not rest[-1].text:
             waiting = list(rest.pop().parts)
-        turns = _turns_of(rest)
+        turns, open_turn = _turns_of(rest)
+        if open_turn is not None:
+            waiting = [part for part in open_turn.question.parts if not isinstance(part, TextPart)]
         asked = [part.clip for turn in turns for part in turn.question.media]
         asked += [part.clip for part in waiting if isinstance(part, MediaPart)]
         if set(asked) - set(self._clips):
@@ -328,6 +356,10 @@ class ChatSession:
         with self._turn_lock():
             self.system, self._pending, self._forgotten = opening, waiting, 0
             self._turns = [replace(turn, rounds=tuple(map(self._without_gone, turn.rounds))) for turn in turns]
+            self._open_turn = None
+            if open_turn is not None:
+                rounds = tuple(map(self._without_gone, open_turn.rounds))
+                self._open_turn = replace(open_turn, rounds=rounds)
 
     def _without_gone(self, message: Message) -> Message:
         parts = (part for part in message.parts if not isinstance(part, MediaPart) or part.clip in self._clips)
@@ -441,6 +473,7 @@ class ChatSession:
         with self._turn_lock():
             self._turns, self._pending, self._clips, self._forgotten = [], [], {}, 0
             self._files, self._origins, self._timelines, self._pending_used = {}, {}, {}, ()
+            self._open_turn = None
             self._cache.clear()
             self.last = None
 
@@ -469,14 +502,39 @@ class ChatSession:
         """
         options = self._with(generation)
         question = clean_question(question, longest=LONGEST_TOKEN_CHARACTERS * self.context_tokens)
+
+        def planned() -> _Plan:
+            plan = self._plan_question(question, options)
+            self._forget_open_turn()
+            return plan
+
+        return self._begin(planned)
+
+    def go_on(self, **generation: Any) -> AnswerStream:
+        """Answers the question whose calls of `functions` were carried out: `messages` ends with what they gave back.
+
+        Args, returns and raises as `stream`; ChatError where no question waits so.
+        """
+        options, waits = self._with(generation), self._open_turn
+        if waits is None or waits.rounds[-1].role != "tool":
+            raise ChatError("no question waits for what a function gave back; ask one")
+
+        def planned() -> _Plan:
+            plan = self._plan(waits.question, options, waits.rounds)
+            return replace(plan, pending=len(self._pending), used=waits.used)
+
+        return self._begin(planned)
+
+    def _begin(self, planned: Callable[[], _Plan]) -> AnswerStream:
+        """Takes the turn and plans it."""
         release = self._take_turn()
         try:
-            plan = self._plan_question(question, options)
+            plan = planned()
             self._stop.clear()
         except BaseException:
             release()
             raise
-        grows = self._may_call or bool(self._timelines)
+        grows = self._may_call or bool(self.functions) or bool(self._timelines)
         most = self.context_tokens if grows else len(plan.input_ids) + plan.limit
         return AnswerStream(self._answer(plan), release, self.model, most)
 
@@ -490,6 +548,10 @@ class ChatSession:
         Clips stay: those that were shown with it are shown with the next question, before any added since.
         """
         with self._turn_lock():
+            if self._open_turn is not None:
+                question = self._open_turn.question.text
+                self._forget_open_turn()
+                return question
             if not self._turns:
                 return None
             turn = self._turns.pop()
@@ -506,7 +568,8 @@ class ChatSession:
         """Computes a planned turn: rounds of calls, where there are tools, then words; notes it when it has ended."""
         clock = _Clock()
         left = self.tools.calls_per_turn if self.tools is not None and self._may_call else 0
-        turns = len(self._turns)
+        turns, waits = len(self._turns), self._open_turn
+        names = {schema["function"]["name"] for schema in self.functions}
         try:
             for timeline in self._timelines.values():
                 for stretch in self._segments_for(timeline, plan):
@@ -516,8 +579,10 @@ class ChatSession:
                         break
             while True:
                 said, call = _Said(WordStream(self.processor.tokenizer)), None
-                in_words = bool(left) and self.processor.calls_tools
-                if left and not in_words:
+                in_words = bool(left or names) and self._tells_tools
+                if names and not in_words:
+                    call = yield from self._choose_function(plan)
+                if left and not in_words and call is None:
                     call = yield from self._choose(plan)
                 if call is None:
                     try:
@@ -528,10 +593,17 @@ class ChatSession:
                         self._note(plan, said, clock)
                         raise
                     asked = call_in(said.words.text) if in_words and said.finish == "end" else None
+                    if asked is not None and not left and asked[0] not in names:
+                        asked = None
+                        yield said.words.text
                     if asked is None:
                         self._note(plan, said, clock)
                         return
                     call = ToolCallPart(*asked, self._call_id(plan), tuple(said.token_ids))
+                if call.name in names:
+                    said.finish = "calls"
+                    self._note(plan, said, clock, (replace(call, call_id=f"call_{call.call_id}"),))
+                    return
                 left -= 1
                 yield call
                 outcome = yield from self._carry_out(call)
@@ -542,8 +614,8 @@ class ChatSession:
                 plan = self._with_round(plan, call, outcome)
                 left = 0 if plan.refused_room else left
         finally:
-            if len(self._turns) == turns:
-                self._drop_shown(plan.rounds)
+            if len(self._turns) == turns and self._open_turn is waits:
+                self._drop_shown(plan.rounds[0 if waits is None else len(waits.rounds) :])
 
     def _say(self, plan: _Plan, said: _Said, clock: _Clock, hold: bool) -> Events:
         """Computes what the model says to a prompt, and yields its words.
@@ -603,12 +675,12 @@ class ChatSession:
             clock.word()
             yield piece
 
-    def _note(self, plan: _Plan, said: _Said, clock: _Clock) -> None:
-        """Makes a computed turn part of the conversation."""
+    def _note(self, plan: _Plan, said: _Said, clock: _Clock, calls: tuple[ToolCallPart, ...] = ()) -> None:
+        """Makes a computed turn part of the conversation; with calls, it stays open."""
         dropped, token_ids, text, finish = (
             plan.forgotten - self._forgotten,
             said.token_ids,
-            said.words.text,
+            "" if calls else said.words.text,
             said.finish,
         )
         notes = []
@@ -635,7 +707,11 @@ class ChatSession:
                 for part in message.parts
                 if isinstance(part, ToolCallPart | ToolResultPart)
             ),
+            calls=calls,
         )
+        if calls:
+            self._open_turn = _Open(plan.question, (*plan.rounds, Message("assistant", calls)), plan.used)
+            return
         if finish == "stopped" and not token_ids:
             return
         for turn in self._turns[self._forgotten : plan.forgotten]:
@@ -643,8 +719,14 @@ class ChatSession:
         used = (*self._pending_used, *plan.used)
         self._turns.append(_Turn(plan.question, assistant(text, token_ids), self._forgotten, plan.rounds, used))
         self._pending = self._pending[plan.pending :]
-        self._pending_used = ()
+        self._pending_used, self._open_turn = (), None
         self._forgotten = plan.forgotten
+
+    def _forget_open_turn(self) -> None:
+        """Its clips stay, to be shown with the next question."""
+        if self._open_turn is not None:
+            self._drop_shown(self._open_turn.rounds)
+            self._open_turn = None
 
     def _used(self, plan: _Plan) -> tuple[Evidence, ...]:
         """The stretches in a prompt: what is shown, and what tools told of."""
@@ -665,6 +747,11 @@ class ChatSession:
         """Whether the model itself may call tools."""
         return self.tools is not None and self.calls and self.tools.calls_per_turn > 0
 
+    @property
+    def _tells_tools(self) -> bool:
+        """Whether the template tells of any tools by their schemas, so that the model calls them in words."""
+        return self.processor.calls_tools and not self.processor.call_token_ids
+
     # -- rounds ----------------------------------------------------------------------------------------------------
 
     def _call_id(self, plan: _Plan) -> str:
@@ -678,7 +765,42 @@ class ChatSession:
         lasts = {name: float(self._clips[name].duration_seconds) for name in self._files if name in self._clips}
         lasts |= {name: timeline.segments[-1][1] for name, timeline in self._timelines.items()}
         lasts = {name: seconds for name, seconds in lasts.items() if seconds > 0}
-        made = [(p.name, p.arguments) for m in plan.rounds for p in m.parts if isinstance(p, ToolCallPart)]
+        prompt, logits_of = self._asking(plan)
+        chosen = yield from choose_call(
+            self.model,
+            self.processor.tokenizer,
+            self._cache,
+            question=plan.question.text,
+            lasts=lasts,
+            used=plan.used,
+            made=_calls_in(plan.rounds),
+            prompt=prompt,
+            logits_of=logits_of,
+        )
+        return None if chosen is None else ToolCallPart(*chosen, self._call_id(plan))
+
+    def _choose_function(self, plan: _Plan) -> Generator[None, Any, ToolCallPart | None]:
+        """Asks a decoder that cannot be told of functions to choose one of them; None: none."""
+        prompt, logits_of = self._asking(plan)
+        chosen = yield from choose_function(
+            self.model,
+            self.processor.tokenizer,
+            self._cache,
+            question=plan.question.text,
+            functions=self.functions,
+            made=_calls_in(plan.rounds),
+            prompt=prompt,
+            logits_of=logits_of,
+        )
+        return None if chosen is None else ToolCallPart(*chosen, self._call_id(plan))
+
+    def _asking(
+        self, plan: _Plan
+    ) -> tuple[
+        Callable[[Sequence[TextPart], str | None], _Plan | None],
+        Callable[[_Plan], Generator[None, Any, torch.Tensor | None]],
+    ]:
+        """What a choice needs: a plan with more or other words, and the logits after a plan."""
 
         def prompt(parts: Sequence[TextPart], question: str | None) -> _Plan | None:
             asked = plan.question
@@ -700,18 +822,7 @@ class ChatSession:
                 return None
             return (yield from prefill(self.model, self._cache, embeds, positions[reused:], self._stop.is_set))
 
-        chosen = yield from choose_call(
-            self.model,
-            self.processor.tokenizer,
-            self._cache,
-            question=plan.question.text,
-            lasts=lasts,
-            used=plan.used,
-            made=made,
-            prompt=prompt,
-            logits_of=logits_of,
-        )
-        return None if chosen is None else ToolCallPart(*chosen, self._call_id(plan))
+        return prompt, logits_of
 
     def _carry_out(self, call: ToolCallPart) -> Generator[None, Any, Outcome]:
         """Runs a tool."""
@@ -914,9 +1025,8 @@ class ChatSession:
         if carried:
             kept[0] = Message("user", (*carried, *kept[0].parts))
         opening = [system(self.system)] if self.system is not None else []
-        told = {}
-        if self.tools is not None and self._may_call and self.processor.calls_tools:
-            told = {"tools": self.tools.schemas}
+        schemas = [*self.functions, *(self.tools.schemas if self.tools is not None and self._may_call else ())]
+        told = {"tools": schemas} if schemas and self.processor.calls_tools else {}
         return self.processor.render(
             [*opening, *kept, *rounds], self._clips if clips is None else clips, add_generation_prompt=True, **told
         )
@@ -1161,8 +1271,8 @@ def plain_part(part: Part) -> dict[str, Any]:
     return {name: value for name, value in asdict(part).items() if value is not None}
 
 
-def _turns_of(messages: Sequence[Message]) -> list[_Turn]:
-    """A conversation as turns.
+def _turns_of(messages: Sequence[Message]) -> tuple[list[_Turn], _Open | None]:
+    """A conversation as turns, and the last one, where it waits for its answer.
 
     Raises:
         ChatError: another order of roles than question, rounds of call and result, answer.
@@ -1173,11 +1283,22 @@ def _turns_of(messages: Sequence[Message]) -> list[_Turn]:
         question, rounds = rest.pop(0), []
         while len(rest) > 1 and [rest[0].role, rest[1].role] == ["assistant", "tool"]:
             rounds += [rest.pop(0), rest.pop(0)]
+        waits = bool(rounds) and not rest
+        if len(rest) == 1 and rest[0].role == "assistant" and _calls_in(rest):
+            rounds, waits = [*rounds, rest.pop(0)], True
+        if question.role == "user" and waits:
+            return found, _Open(question, tuple(rounds))
         if question.role != "user" or not rest or rest[0].role != "assistant":
             roles = [message.role for message in messages]
             raise ChatError(f"messages must be user and assistant in turn, after an optional system; found {roles}")
         found.append(_Turn(question, rest.pop(0), 0, tuple(rounds)))
-    return found
+    return found, None
+
+
+def _calls_in(messages: Sequence[Message]) -> list[tuple[str, dict[str, Any]]]:
+    """Names and arguments of the calls in messages."""
+    parts = (part for message in messages for part in message.parts)
+    return [(part.name, part.arguments) for part in parts if isinstance(part, ToolCallPart)]
 
 
 def _joined(windows: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
