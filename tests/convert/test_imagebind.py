@@ -12,6 +12,7 @@ from tests.convert import miniature as mini
 from videollm.convert.imagebind import convert, imagebind_state_dict, plan
 from videollm.errors import ConversionError
 from videollm.models.imagebind import ImageBindConfig, ImageBindModel
+from videollm.moments.sound import load_sound_encoder
 
 
 @pytest.fixture
@@ -63,3 +64,22 @@ def test_another_file(tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match="is not ImageBind; give"):
         convert([tmp_path / "x.pth"], tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_folder_finds_sounds_by_words(tmp_path: Path) -> None:
+    """With CLIP's vocabulary at its size, the folder is all that a sound encoder needs."""
+    shape = mini.IMAGEBIND_SHAPE | {"text_config": {**mini.IMAGEBIND_SHAPE["text_config"], "vocab_size": 49408}}
+    published = mini.imagebind(mini.Numbers(0))
+    key = "modality_preprocessors.text.token_embedding.weight"
+    published[key] = mini.Numbers(1)(49408, published[key].shape[1])
+    torch.save(published, tmp_path / "imagebind_huge.pth")
+    (tmp_path / "shape.json").write_text(json.dumps(shape))
+    lines: list[str] = []
+    out = convert(
+        [tmp_path / "imagebind_huge.pth"], tmp_path / "model", config=tmp_path / "shape.json", say=lines.append
+    )
+    assert not any("no processor" in line for line in lines)
+    encoder = load_sound_encoder(out, "cpu")
+    assert encoder.words("a dog barks").shape == (encoder.width,)
+    ids = encoder.processor.texts(["a photo of a dog"])["input_ids"]
+    assert ids.tolist() == [[49406, 320, 1125, 539, 320, 1929, 49407]]

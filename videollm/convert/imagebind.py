@@ -14,7 +14,9 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from ..errors import ConversionError
-from ..models.imagebind import ImageBindConfig, ImageBindModel
+from ..models.imagebind import ImageBindConfig, ImageBindModel, load_text_tokenizer
+from ..models.imagebind.processing_imagebind import ImageBindProcessor
+from ..models.video_llama import VideoLlamaFeatureExtractor
 from .audit import Piece, Plan, Shape, audit
 from .checkpoint import Checkpoint, Source, inspect, unwrap, without
 from .folder import build
@@ -23,6 +25,7 @@ from .keymap import imagebind
 TRUNKS = ("audio", "vision", "text")
 
 _LARGEST_LOGIT_SCALE = 100.0
+_MERGES = Path(__file__).parents[1] / "assets" / "tokenizers" / "clip_merges.txt.gz"
 
 
 def plan(label: str, shapes: Mapping[str, Shape], config: ImageBindConfig) -> Plan:
@@ -66,6 +69,18 @@ def audio_logit_scale(checkpoint: Checkpoint, otherwise: float) -> float:
         return round(float(read(key).double().exp().clamp(max=_LARGEST_LOGIT_SCALE)), 4)
 
 
+def processor_of(config: ImageBindConfig) -> ImageBindProcessor | None:
+    """What its ear and its text trunk are fed with, as published; None where it lacks one, or has other words."""
+    ear, text = config.audio_config, config.text_config
+    if ear is None or text is None:
+        return None
+    tokenizer = load_text_tokenizer(_MERGES)
+    if len(tokenizer) > text.vocab_size:
+        return None
+    sound = VideoLlamaFeatureExtractor(num_mel_bins=ear.num_mel_bins, target_length=ear.target_length)
+    return ImageBindProcessor(sound, tokenizer, min(77, text.max_position_embeddings))
+
+
 def convert(
     paths: Sequence[str | Path],
     out: str | Path,
@@ -76,6 +91,8 @@ def convert(
     say: Callable[[str], None] = print,
 ) -> Path:
     """``imagebind_huge.pth`` to a folder that ``ImageBindModel.from_pretrained`` takes, with all three trunks.
+
+    Beside the weights stands an `ImageBindProcessor`, with which ``videollm index --ear`` uses the folder.
 
     Args:
         paths: the file.
@@ -110,7 +127,13 @@ def convert(
     shapes, left_out = without([source], drop)
     made = plan(source.label, shapes[source.label], shape)
 
+    processor = processor_of(shape)
+    if processor is None:
+        say("no tokenizer is known for this shape: the folder gets no processor, and is no --ear")
+
     def save(folder: Path) -> None:
+        if processor is not None:
+            processor.save_pretrained(folder)
         shape.architectures = [ImageBindModel.__name__]
         shape.dtype = dtype or torch.float32
         shape.save_pretrained(folder)

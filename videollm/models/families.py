@@ -72,7 +72,8 @@ def look_up(name_or_folder: str | Path) -> FamilyFolder:
     if model_type not in FAMILIES:
         found = f"is of a {model_type!r} model" if model_type else "holds no config.json that can be read"
         raise ModelNotFoundError(
-            f"no model of LaViLa, LF-VILA or ImageBind in {folder}: it {found}; give a folder that videollm convert made"
+            f"no model of LaViLa, LF-VILA or ImageBind in {folder}: it {found}; give a folder that videollm convert "
+            f"made"
         )
     classes = _classes()
     try:

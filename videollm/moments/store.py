@@ -2,7 +2,11 @@
 
 Two tables. ``moments`` has a row a window; those of a video are replaced by one commit. ``videos`` has a row a file and
 is written after its moments: only then does the video count as stored, and only moments of such videos are ever found.
-So a process that is killed at any time leaves an index that opens, and doing its work again doubles nothing.
+So a process that is killed at any time leaves an index that opens, and doing its work again doubles nothing. Both have a
+primary key: of two processes that store the same video at once, the second finds the rows of the first and replaces them.
+
+Nothing is kept beside the tables, and no lock is taken: commits are renames in a folder and conditional writes in an
+object store, so that both serve alike.
 """
 
 from __future__ import annotations
@@ -15,15 +19,21 @@ from typing import Any
 import numpy as np
 
 from videollm.errors import MissingDependencyError, MomentIndexError
+from videollm.moments import ranking
 from videollm.moments.moment import VECTOR_KINDS, Found, Moment, Reason, VectorKind, Video
 
 SCHEMA_VERSION = 1
-RANK_CONSTANT = 60
-"""Of reciprocal rank fusion: a list adds 1 / (constant + rank). Source: Cormack et al. 2009, section 2."""
 POOL = 200
 """How many of each way of finding are ranked together."""
-ABOUT_AS_WELL = 0.9
-"""A window is joined to a better one that it overlaps from this share of its score on; below, it is left out."""
+
+SCHEMES = ("s3", "gs", "az")
+"""Object stores that an index may lie in; their keys and regions come from the environment, as their own tools have it."""
+INDEXED_FROM = 50_000
+"""Vectors of a kind from which they are found through an index of their own; fewer are all compared."""
+GROWN = 4
+"""An index is made anew, for as many partitions as fit, when there are so many times the vectors that it was made of."""
+PROBES = 24
+"""Partitions that are looked into. Each holds exact vectors, so nothing is lost but what lies in others."""
 
 _WORDS: dict[str, Reason] = {"narration": "narrated", "sound": "heard in words"}
 
@@ -32,7 +42,16 @@ class MomentStore:
     """Moments that can be stored, replaced and found. Several processes may write and search at once."""
 
     def __init__(self, database: Any, address: str, encoders: Mapping[VectorKind, str]) -> None:
-        self._database, self.address, self.encoders = database, address, dict(encoders)
+        self.address, self.encoders = address, dict(encoders)
+        self._moments, self._videos = database.open_table("moments"), database.open_table("videos")
+        self._known: tuple[int, list[Video]] = (-1, [])
+
+    @staticmethod
+    def exists(address: str | Path) -> bool:
+        """Whether there is an index, of whatever version; raises MomentIndexError where that cannot be known."""
+        if "://" not in str(address) and not Path(address).is_dir():
+            return False
+        return _tables(_connect(address), str(address)) >= {"moments", "videos"}
 
     @classmethod
     def create(
@@ -179,17 +198,17 @@ class MomentStore:
 
     def search(
         self,
-        words: str | None = None,
+        words: str | Mapping[Reason, str] | None = None,
         vectors: Mapping[VectorKind, np.ndarray] | None = None,
         *,
         paths: Iterable[str] | None = None,
         between_seconds: tuple[float, float] | None = None,
         limit: int = 10,
     ) -> list[Found]:
-        """Moments by words and by vectors; each way gives a ranking, and the rankings are fused.
+        """Moments by words and by vectors, in one ranking (`videollm.moments.ranking`).
 
         Args:
-            words: looked for in narrations and descriptions of sound.
+            words: looked for in narrations and descriptions of sound; other words for each by the way of finding.
             vectors: float32 ``(D,)`` by kind, compared with those of each window.
             paths: only in these videos.
             between_seconds: only windows that lie at least partly in this stretch of their video.
@@ -212,34 +231,24 @@ class MomentStore:
         if between_seconds is not None:
             where.append(f"end_seconds > {between_seconds[0]:f} AND start_seconds < {between_seconds[1]:f}")
         rows: dict[str, dict[str, Any]] = {}
-        ranks: dict[str, dict[Reason, int]] = {}
+        ways: dict[Reason, dict[str, float]] = {}
 
         def collect(way: Reason, query: Any) -> None:
             if where:
                 query = query.where(" AND ".join(where), prefilter=True)
             found = [row for row in query.limit(POOL).to_list() if row["video"] in by_content]
-            fits = [round(row.get("_score", -row.get("_distance", 0.0)), 6) for row in found]
-            for row, fit in zip(found, fits, strict=True):
-                rows[row["id"]] = row
-                # What fits equally well has the same rank: the order in which it was stored tells nothing.
-                ranks.setdefault(row["id"], {})[way] = 1 + sum(other > fit for other in fits)
+            rows.update((row["id"], row) for row in found)
+            ways[way] = {row["id"]: row.get("_score", -row.get("_distance", 0.0)) for row in found}
 
-        ways = 0
-        if words and words.strip():
-            for column, way in _WORDS.items():
-                collect(way, table.search(_plain(words), query_type="fts", fts_columns=column))
-            ways += 1  # words are found in one of the two columns, seldom in both
+        said = dict.fromkeys(_WORDS.values(), words) if isinstance(words, str) else words or {}
+        for column, way in _WORDS.items():
+            plain = _plain(said.get(way) or "")
+            if plain:
+                collect(way, table.search(plain, query_type="fts", fts_columns=column))
         for kind, vector in (vectors or {}).items():
             self._check(table, kind, vector)
             collect(kind, table.search(_unit(vector), vector_column_name=kind).distance_type("cosine"))
-            ways += 1
-        best = max(ways, 1) / (RANK_CONSTANT + 1)
-        scores = {
-            key: min(1.0, sum(1 / (RANK_CONSTANT + rank) for rank in found.values()) / best)
-            for key, found in ranks.items()
-        }
-        order = sorted(scores, key=lambda key: (-scores[key], rows[key]["video"], rows[key]["start_seconds"]))
-        return _joined([(rows[key], scores[key], ranks[key]) for key in order], by_content, limit)
+        return ranking.joined(rows, ways, by_content, limit)
 
     def check_encoder(self, kind: VectorKind, name: str) -> None:
         """Raises MomentIndexError where the vectors of a kind are of another encoder, or there are none."""
@@ -258,25 +267,6 @@ class MomentStore:
                 f"{self.address} holds {kind!r} vectors of {width} numbers by {self.encoders.get(kind)}, asked with "
                 f"{vector.shape}; search with the encoder that made the index"
             )
-
-
-def _joined(
-    hits: Sequence[tuple[dict[str, Any], float, dict[Reason, int]]], paths: Mapping[str, str], limit: int
-) -> list[Found]:
-    """Windows that overlap a better one belong to it, if they fit about as well, and are left out otherwise."""
-    spans: list[list[Any]] = []
-    for row, score, why in hits:
-        start, end = row["start_seconds"], row["end_seconds"]
-        better = next((s for s in spans if s[0]["video"] == row["video"] and start < s[4] and s[3] < end), None)
-        if better is None:
-            if len(spans) < limit:
-                spans.append([row, score, why, start, end])
-        elif score >= ABOUT_AS_WELL * better[1]:
-            better[3], better[4] = min(better[3], start), max(better[4], end)
-    return [
-        Found(paths[row["video"]], start, end, score, why, row["narration"], row["sound"])
-        for row, score, why, start, end in spans
-    ]
 
 
 def _connect(address: str | Path, must_exist: bool = False) -> Any:

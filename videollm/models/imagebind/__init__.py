@@ -1,4 +1,7 @@
-"""ImageBind: one embedding space for sound, sight and words."""
+"""ImageBind: one embedding space for sound, sight and words. Known to the library's Auto classes."""
+
+from transformers.models.auto.configuration_auto import AutoConfig
+from transformers.models.auto.modeling_auto import AutoModel
 
 from .configuration_imagebind import (
     ImageBindAudioConfig,
@@ -8,6 +11,9 @@ from .configuration_imagebind import (
 )
 from .modeling_imagebind import ImageBindAudioModel, ImageBindModel, ImageBindTextModel, ImageBindVisionModel
 from .text_tokenizer import load_text_tokenizer, tokenise
+
+AutoConfig.register(ImageBindConfig.model_type, ImageBindConfig, exist_ok=True)
+AutoModel.register(ImageBindConfig, ImageBindModel, exist_ok=True)
 
 __all__ = [
     "ImageBindAudioConfig",
