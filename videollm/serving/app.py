@@ -236,15 +236,15 @@ def metrics_of(worker: ModelWorker, store: UploadStore, tools: ToolRoutes, answe
     metric("fetched_total", "counter", "Files by address.", **{f"outcome_{k}": v for k, v in fetched.items()})
     if answers:
         metric("http_total", "counter", "Answers, by status.", **{f"status_{k}": v for k, v in sorted(answers.items())})
-    firsts = sorted(counts.first_word_seconds)
-    if firsts:
-        quantiles = {f"quantile_{q}": firsts[min(len(firsts) - 1, int(q * len(firsts)))] for q in (0.5, 0.9, 0.99)}
-        metric(
-            "first_word_seconds",
-            "gauge",
-            "From the start of an answer to its first word, of the last 1000.",
-            **quantiles,
-        )
+    for name, kept, about in (
+        ("first_word_seconds", counts.first_word_seconds, "From the start of an answer to its first word"),
+        ("stop_seconds", counts.stop_seconds, "From the cancelling of work to its end"),
+    ):
+        if seconds := sorted(kept):
+            quantiles = {
+                f"quantile_{q}": seconds[min(len(seconds) - 1, int(q * len(seconds)))] for q in (0.5, 0.9, 0.99, 1)
+            }
+            metric(name, "gauge", f"{about}, of the last 1000.", **quantiles)
     return "\n".join(lines) + "\n"
 
 

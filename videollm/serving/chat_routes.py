@@ -128,6 +128,7 @@ class Completions:
             if asked.model != model:
                 raise NotYoursError(f"there is no model {asked.model[:100]!r} here; this service answers as {model!r}")
             options = asked.options | ({"tools": True} if asked.calls_tools else {})
+            self.worker.refuse_when_full()  # before its files cost anything
             # Base64 and digests of large files would hold up everybody else on the loop.
             said = await asyncio.to_thread(conversation_of, asked.messages, self.incoming.fetcher.check)
             clips, most = sum(len(one.media) for one in said), self.worker.limits.clips

@@ -44,6 +44,8 @@ Report = tuple[int | None, ReportKind, Any]
 ORDERS = frozenset(("load", "open", "add", "undo", "clear", "begin_with", "drop", "ask", "run", "refuse"))
 UNKNOWN_FREE_BYTES = 8 * 2**30
 """Of a device that does not tell."""
+LEAST_IDLE_BYTES = 256 * 2**20
+"""Of conversations that are idle: some eighty clips."""
 BEAT_SECONDS = 1.0
 """How often an engine says that it is alive, at least, while nothing that it computes takes longer."""
 
@@ -86,7 +88,7 @@ class WorkerLimits:
         clips: in one conversation.
         idle_seconds: a conversation that was not used for so long is closed.
         memory_bytes: clips, features and key/value caches of all conversations that are idle; None: eight full contexts
-            of the model, 512 MiB at least, but no more than a quarter of what is free when it is loaded.
+            of the model, 256 MiB at least, but no more than a quarter of what is free when it is loaded.
         decoding: files decoded at the same time.
         undecoded: files that wait for that; one more is refused.
         new_tokens: of one answer, whatever is asked for.
@@ -148,7 +150,7 @@ class Runtime:
         """What conversations that are idle may hold."""
         if limits.memory_bytes is not None:
             return limits.memory_bytes
-        return min(max(512 * 2**20, 8 * self.context_tokens * self.token_bytes), self.free_bytes // 4)
+        return min(max(LEAST_IDLE_BYTES, 8 * self.context_tokens * self.token_bytes), self.free_bytes // 4)
 
     def working_bytes(self, limits: WorkerLimits) -> int:
         """What keys and values of questions that are admitted may take."""
@@ -473,8 +475,9 @@ class Engine:
         stepping = [turn for turn in turns if turn.step is not None]
         reading = [turn for turn in turns if turn.step is None and not turn.calling]
         calling = [turn for turn in turns if turn.calling]
-        if reading:  # the oldest first: all would come to their first word late if they took turns
-            self._advance(reading[0], None)
+        # The oldest first: all would come to their first word late if they took turns. Nothing of what is not wanted.
+        for turn in reading[:1] + [turn for turn in reading[1:] if turn.number in self._cancelled]:
+            self._advance(turn, None)
         if calling:
             self._advance(calling[self._rounds % len(calling)], None)
         self._take_steps(stepping)

@@ -28,6 +28,10 @@ sys.path[:] = json.loads(sys.argv[2])
 from videollm.serving.engine_process import main
 main(int(sys.argv[1]))
 """
+THREADS = {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) - 1, 1)), "OMP_WAIT_POLICY": "PASSIVE"}
+"""Of an engine that computes on the processor, where the environment does not say. A core is left to what reads files
+and speaks with clients. Threads that wait for one another sleep: they would spin, and where others want their cores, a
+step would take up to twenty times as long."""
 LEAVE_SECONDS = 3.0
 """How long an engine may still take to end when its connection was closed."""
 
@@ -63,6 +67,7 @@ class EngineProcess:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                env=THREADS | os.environ,
                 start_new_session=True,  # Ctrl-C is for this process, which then ends the work
             )
         self.connection = Connection(ours.detach())

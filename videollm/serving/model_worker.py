@@ -149,6 +149,7 @@ class Reading(Generic[T]):
         self.number: int | None = None
         self.accepted = _uncancellable()
         self.begun = self.cancelled = False
+        self.cancelled_at = 0.0
         self._cancel = cancel
         self._loop = asyncio.get_running_loop()
         self._events: deque[tuple[str, Any]] = deque()
@@ -157,7 +158,7 @@ class Reading(Generic[T]):
     def cancel(self) -> None:
         """Ends the work after its present step; callable from any thread, any number of times."""
         if not self.cancelled:
-            self.cancelled = True
+            self.cancelled, self.cancelled_at = True, time.monotonic()
             self._cancel(self)
 
     async def __aenter__(self) -> Self:
@@ -266,6 +267,8 @@ class Counts:
     dropped_caches: int = 0
     restarts: int = 0
     first_word_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
+    stop_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
+    """From the cancelling of work that was under way to its end."""
 
     def count(self, answer: Answer) -> None:
         timings = answer.timings
@@ -577,19 +580,21 @@ class ModelWorker:
         if self._ending is not None or not self._thread.is_alive():
             raise UnavailableError("the service is shutting down; start it again")
 
+    def refuse_when_full(self) -> None:
+        """Raises BusyError: a question would find no place in the queue. To be asked before its files are read."""
+        self._refuse_when_ending()
+        if self._queued >= self.limits.waiting + self.limits.at_once:
+            self.counts.refused += 1
+            raise BusyError(f"{self._queued} questions are being answered or wait, which is the limit; ask again later")
+
     def _queue(self, conversation: Conversation | None) -> None:
         """Takes a place in the queue.
 
         Raises:
             BusyError: there is none.
         """
-        self._refuse_when_ending()
         with self._lock:
-            if self._queued >= self.limits.waiting + self.limits.at_once:
-                self.counts.refused += 1
-                raise BusyError(
-                    f"{self._queued} questions are being answered or wait, which is the limit; ask again later"
-                )
+            self.refuse_when_full()
             self._queued += 1
             if conversation is not None:
                 conversation.users += 1
@@ -831,6 +836,8 @@ class ModelWorker:
 
     def _end_reading(self, reading: Reading[Any], kind: str, value: Any) -> None:
         refused = kind == "error" and isinstance(reading, Turn) and not reading.accepted.done()
+        if reading.cancelled:
+            self.counts.stop_seconds.append(time.monotonic() - reading.cancelled_at)
         if isinstance(reading, Turn):
             if kind == "end" and value is not None:
                 value = self._answered(reading, *value)
