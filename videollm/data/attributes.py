@@ -13,6 +13,8 @@ from typing import Literal
 
 import numpy as np
 
+from videollm.media.shots import colour_histograms
+
 COLOURS = ("black", "gray", "white", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
 
 DARK_BELOW = 80.0  # mean luma, 0-255
@@ -363,17 +365,7 @@ def _unexplained(small: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _histogram_change(small: np.ndarray) -> np.ndarray:
     """Half the summed difference of colour histograms (6 levels a channel, neighbours shared) of consecutive frames."""
-    levels = np.minimum((small / 256.0 * 6).astype(np.int64), 5)
-    codes = (levels[..., 0] * 6 + levels[..., 1]) * 6 + levels[..., 2]
-    histograms = np.stack([np.bincount(code.ravel(), minlength=216) for code in codes]).astype(np.float32)
-    histograms = histograms.reshape(-1, 6, 6, 6)
-    for axis in (1, 2, 3):  # a share of each bin goes to its neighbours, so that a small change of light stays small
-        spread = histograms * 0.6
-        for shift in (-1, 1):
-            rolled = np.roll(histograms, shift, axis=axis)
-            spread += 0.2 * rolled
-        histograms = spread
-    histograms /= histograms.sum((1, 2, 3), keepdims=True)
+    histograms = colour_histograms(small)
     return np.abs(np.diff(histograms, axis=0)).sum((1, 2, 3)) / 2
 
 

@@ -30,6 +30,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -132,13 +133,17 @@ class OpenWindows:
             duration = float(told["duration_seconds"])
             if not 0 <= duration <= source.limits.duration_seconds:
                 raise ValueError("no such length")
+            at_cuts = tuple(map(float, told["cuts_seconds"])) if sampling.cuts else ()
+            if any(not 0 < one < other <= duration for one, other in pairwise((*at_cuts, duration))):
+                raise ValueError("no such cuts")
             self.file = WindowedFile(
                 source.name,
                 str(told["kind"]),
                 str(told["content_hash"]),
                 duration,
-                spans_of(sampling, duration),
+                spans_of(sampling, duration, at_cuts),
                 _told_notes(told["notes"]),
+                at_cuts,
             )
         except (KeyError, TypeError, ValueError):
             raise _garbled(source) from None
@@ -623,7 +628,8 @@ def _told_windows(source: SourceFile, sampling: WindowSampling) -> Iterator[tupl
             header, arrays = _plain(part.clip)
             yield header | {"window": part.index}, arrays
         else:
-            told = {name: getattr(part, name) for name in ("kind", "content_hash", "duration_seconds", "notes")}
+            names = ("kind", "content_hash", "duration_seconds", "notes", "cuts_seconds")
+            told = {name: getattr(part, name) for name in names}
             yield {"file": told}, []
     yield {"end": True}, []
 

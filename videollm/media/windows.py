@@ -9,8 +9,9 @@ share their frames.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from videollm.errors import MediaStretchError, MediaUnreadableError
 from videollm.media import image
 from videollm.media.audio import RunningSound, span_between
 from videollm.media.read import Contents, content_hash_of, look_at
-from videollm.media.sampling import FrameSampling, SoundSampling, windows
+from videollm.media.sampling import FrameSampling, SoundSampling, on_screen, windows
+from videollm.media.shots import LOOKED_AT_HZ, LOOKED_AT_PX, cuts
 from videollm.media.source import STILL, SourceFile, Stretch, in_seconds, sniff, unknown_container
 from videollm.media.video import Painter, frames_in_order, left_out, table_between
 
@@ -36,6 +38,8 @@ class WindowSampling:
         sound: which stretches of each one's sound; None listens to none.
         start_seconds, end_seconds: the stretch of the file that has windows; by default all of it.
         first: the number of the first window that is read.
+        cuts: a window ends where a shot does: shots are windows, and only longer ones are cut into several. All
+            pictures are decoded once more for that.
     """
 
     length_seconds: float
@@ -45,6 +49,7 @@ class WindowSampling:
     start_seconds: float = 0.0
     end_seconds: float = math.inf
     first: int = 0
+    cuts: bool = False
 
     def __post_init__(self) -> None:
         windows(0.0, self.length_seconds, self.stride_seconds)  # raises for what makes no windows
@@ -71,6 +76,7 @@ class WindowedFile:
         duration_seconds: of its longest stream.
         spans: (start, end) of each window, in seconds of the file.
         notes: sentences for the user about what could not be read.
+        cuts_seconds: where shots begin, apart from the first; none where nobody looked.
     """
 
     name: str
@@ -79,6 +85,7 @@ class WindowedFile:
     duration_seconds: float
     spans: tuple[Stretch, ...]
     notes: tuple[str, ...] = ()
+    cuts_seconds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,10 +98,17 @@ class Window:
     clip: Clip
 
 
-def spans_of(sampling: WindowSampling, duration_seconds: float) -> tuple[Stretch, ...]:
+def spans_of(
+    sampling: WindowSampling, duration_seconds: float, cuts_seconds: Sequence[float] = ()
+) -> tuple[Stretch, ...]:
     """(start, end) of each window of a file, in seconds of the file."""
     end = min(duration_seconds, sampling.end_seconds)
-    return tuple(windows(end, sampling.length_seconds, sampling.stride_seconds, sampling.start_seconds))
+    inside = [at for at in cuts_seconds if sampling.start_seconds < at < end]
+    return tuple(
+        window
+        for first, last in pairwise([sampling.start_seconds, *inside, end])
+        for window in windows(last, sampling.length_seconds, sampling.stride_seconds, first)
+    )
 
 
 def windows_of(source: SourceFile, sampling: WindowSampling) -> Iterator[WindowedFile | Window]:
@@ -118,8 +132,9 @@ def windows_of(source: SourceFile, sampling: WindowSampling) -> Iterator[Windowe
             f"{source.name}: the file lasts {in_seconds(found.end_seconds)}, but what is asked of it starts at "
             f"{in_seconds(sampling.start_seconds)}; correct the start, or leave it out"
         )
-    spans = spans_of(sampling, found.end_seconds)
-    yield WindowedFile(source.name, found.kind, source.content_hash(), found.end_seconds, spans, found.notes)
+    at_cuts = _cuts(source, container_format, found, sampling) if sampling.cuts else ()
+    spans = spans_of(sampling, found.end_seconds, at_cuts)
+    yield WindowedFile(source.name, found.kind, source.content_hash(), found.end_seconds, spans, found.notes, at_cuts)
     rest = spans[sampling.first :]
     pictures = _pictures(source, container_format, found, sampling.frames, rest)
     sounds = _sounds(source, container_format, found, sampling.sound, rest)
@@ -128,6 +143,19 @@ def windows_of(source: SourceFile, sampling: WindowSampling) -> Iterator[Windowe
         if clip is not None:
             yield Window(index, *span, clip)
     source.check_unchanged()
+
+
+def _cuts(source: SourceFile, container_format: str, found: Contents, sampling: WindowSampling) -> tuple[float, ...]:
+    """Where shots begin in the stretch that has windows."""
+    table = found.table
+    if table is None:
+        return ()
+    last = min(table.end_seconds, sampling.end_seconds)
+    places = np.unique(on_screen(table.seconds, np.arange(sampling.start_seconds, last, 1 / LOOKED_AT_HZ)))
+    seconds = dict(zip(table.pts[places].tolist(), table.seconds[places].tolist(), strict=True))
+    painter = Painter(source, 1, found.aspect, LOOKED_AT_PX)
+    coming = frames_in_order(source, container_format, table, places)
+    return tuple(cuts((seconds[int(pts)], painter.paint(frame)) for pts, frame in coming))
 
 
 @dataclass(frozen=True, eq=False)
