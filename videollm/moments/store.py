@@ -2,8 +2,8 @@
 
 Two tables. ``moments`` has a row a window; those of a video are replaced by one commit. ``videos`` has a row a file and
 is written after its moments: only then does the video count as stored, and only moments of such videos are ever found.
-So a process that is killed at any time leaves an index that opens, and doing its work again doubles nothing. Both have a
-primary key: of two processes that store the same video at once, the second finds the rows of the first and replaces them.
+So a process that is killed at any time leaves an index that opens, and doing its work again doubles nothing. Both have
+a primary key: of two processes that store the same video at once, the second replaces the rows of the first.
 
 Nothing is kept beside the tables, and no lock is taken: commits are renames in a folder and conditional writes in an
 object store, so that both serve alike.
@@ -12,7 +12,9 @@ object store, so that both serve alike.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +29,15 @@ POOL = 200
 """How many of each way of finding are ranked together."""
 
 SCHEMES = ("s3", "gs", "az")
-"""Object stores that an index may lie in; their keys and regions come from the environment, as their own tools have it."""
+"""Object stores that an index may lie in; keys and regions come from the environment, as for the stores' own tools."""
 INDEXED_FROM = 50_000
 """Vectors of a kind from which they are found through an index of their own; fewer are all compared."""
 GROWN = 4
-"""An index is made anew, for as many partitions as fit, when there are so many times the vectors that it was made of."""
+"""Times the vectors of which an index was made, from which it is made anew, with as many partitions as fit."""
 PROBES = 24
 """Partitions that are looked into. Each holds exact vectors, so nothing is lost but what lies in others."""
 
+_SHOWN = ("id", "video", "start_seconds", "end_seconds", "narration", "sound")
 _WORDS: dict[str, Reason] = {"narration": "narrated", "sound": "heard in words"}
 
 
@@ -51,7 +54,7 @@ class MomentStore:
         """Whether there is an index, of whatever version; raises MomentIndexError where that cannot be known."""
         if "://" not in str(address) and not Path(address).is_dir():
             return False
-        return _tables(_connect(address), str(address)) >= {"moments", "videos"}
+        return _tables(_connect(address)) >= {"moments", "videos"}
 
     @classmethod
     def create(
@@ -69,7 +72,6 @@ class MomentStore:
         """
         database = _connect(address)
         import pyarrow as pa
-        from lancedb.index import FTS
 
         if _tables(database) >= {"moments", "videos"}:
             store = cls.open(address)
@@ -82,20 +84,20 @@ class MomentStore:
         if "://" not in str(address) and Path(address).is_dir() and not _ours(Path(address)):
             raise MomentIndexError(f"{address} holds other files; give an empty or a new folder for the index")
         about = {b"videollm": json.dumps({"schema": SCHEMA_VERSION, "encoders": dict(encoders)}).encode()}
-        columns: list[tuple[str, Any]] = [
-            ("id", pa.string()), ("video", pa.string()), ("start_seconds", pa.float64()),
+        columns: list[Any] = [
+            _key("id"), ("video", pa.string()), ("start_seconds", pa.float64()),
             ("end_seconds", pa.float64()), ("narration", pa.string()), ("sound", pa.string()),
         ]  # fmt: skip
         columns += [(kind, pa.list_(pa.float32(), widths[kind])) for kind in VECTOR_KINDS if kind in widths]
-        videos = [
-            ("path", pa.string()), ("content", pa.string()), ("duration_seconds", pa.float64()),
+        videos: list[Any] = [
+            _key("path"), ("content", pa.string()), ("duration_seconds", pa.float64()),
             ("moments", pa.int64()), ("made_by", pa.string()),
         ]  # fmt: skip
-        moments = database.create_table("moments", schema=pa.schema(columns, metadata=about), exist_ok=True)
-        for column in _WORDS:
-            moments.create_index(column, config=FTS(), replace=True)
-        database.create_table("videos", schema=pa.schema(videos), exist_ok=True)
-        return cls(database, str(address), encoders)
+        with _in_words(address):
+            moments = database.create_table("moments", schema=pa.schema(columns, metadata=about), exist_ok=True)
+            _index_columns(moments)
+            database.create_table("videos", schema=pa.schema(videos), exist_ok=True)
+            return cls(database, str(address), encoders)
 
     @classmethod
     def open(cls, address: str | Path) -> MomentStore:
@@ -107,13 +109,15 @@ class MomentStore:
         database = _connect(address, must_exist=True)
         if not _tables(database) >= {"moments", "videos"}:
             raise MomentIndexError(f"{address} holds no index; make one with: videollm index FOLDER --into {address}")
-        about = json.loads((database.open_table("moments").schema.metadata or {}).get(b"videollm", b"{}"))
+        with _in_words(address):
+            about = json.loads((database.open_table("moments").schema.metadata or {}).get(b"videollm", b"{}"))
         if about.get("schema") != SCHEMA_VERSION:
             raise MomentIndexError(
                 f"{address} has version {about.get('schema')} of the index, this videollm reads {SCHEMA_VERSION}; "
                 "index the videos again into another folder"
             )
-        return cls(database, str(address), about["encoders"])
+        with _in_words(address):
+            return cls(database, str(address), about["encoders"])
 
     # --- writing
 
@@ -125,8 +129,7 @@ class MomentStore:
         """
         if video.moments != len(moments):
             raise ValueError(f"{video.path}: {video.moments} moments announced, {len(moments)} given")
-        table = self._database.open_table("moments")
-        names: list[VectorKind] = [kind for kind in VECTOR_KINDS if kind in table.schema.names]
+        names: list[VectorKind] = [kind for kind in VECTOR_KINDS if kind in self._moments.schema.names]
         rows = [
             {
                 "id": f"{video.content}/{number}", "video": video.content, "start_seconds": moment.start_seconds,
@@ -135,66 +138,101 @@ class MomentStore:
             }
             for number, moment in enumerate(moments)
         ]  # fmt: skip
-        before = self._stored(video.path)
-        self._replace("moments", "id", rows, f"video = {_quoted(video.content)}")
-        self._replace("videos", "path", [vars(video)], f"path = {_quoted(video.path)}")
-        if before is not None and before.content != video.content:
-            self._forget(before.content)
+        with _in_words(self.address):
+            before = self._stored(video.path)
+            self._replace(self._moments, "id", rows, f"video = {_quoted(video.content)}")
+            self._replace(self._videos, "path", [vars(video)], f"path = {_quoted(video.path)}")
+            if before is not None and before.content != video.content:
+                self._forget(before.content)
 
     def remove(self, path: str) -> None:
         """Take a video out; nothing happens where it is not in."""
-        known = self._stored(path)
-        if known is not None:
-            self._database.open_table("videos").delete(f"path = {_quoted(path)}")
-            self._forget(known.content)
+        with _in_words(self.address):
+            known = self._stored(path)
+            if known is not None:
+                self._videos.delete(f"path = {_quoted(path)}")
+                self._forget(known.content)
 
     def tidy(self) -> None:
-        """Take the newest moments into the full-text index and join small files; worth it after many videos."""
-        for name in ("moments", "videos"):
-            self._database.open_table(name).optimize()
+        """Join small files, take the newest moments into the indexes, and make those of vectors that are worth it."""
+        with _in_words(self.address):
+            for table in (self._moments, self._videos):
+                table.optimize()
+            rows = self._moments.count_rows()
+            for kind in VECTOR_KINDS:
+                if kind in self._moments.schema.names and rows >= INDEXED_FROM:
+                    self._index_vectors(kind, self._moments.count_rows(f"{kind} IS NOT NULL"))
 
-    def _replace(self, table: str, key: str, rows: list[dict[str, Any]], among: str) -> None:
+    def _index_vectors(self, kind: VectorKind, rows: int) -> None:
+        """An index of exact vectors in partitions. Its name tells of how many vectors it was made."""
+        from lancedb.index import IvfFlat
+
+        made_of = {
+            index.name: int(index.name.rpartition("_")[2])
+            for index in self._moments.list_indices()
+            if list(index.columns) == [kind]
+        }
+        newest = max(made_of, key=made_of.__getitem__, default="")
+        if rows >= max(INDEXED_FROM, GROWN * made_of.get(newest, 0)):
+            newest = f"{kind}_of_{rows}"
+            partitions = round(rows**0.5)
+            self._moments.create_index(
+                kind, config=IvfFlat(distance_type="cosine", num_partitions=partitions), name=newest
+            )
+        for name in made_of:  # the one before; or of a run that was killed between the two
+            if name != newest:
+                self._moments.drop_index(name)
+
+    def _replace(self, table: Any, key: str, rows: list[dict[str, Any]], among: str) -> None:
         """In one commit: these rows, and no others among those that the condition names."""
         import pyarrow as pa
 
-        opened = self._database.open_table(table)
+        there = table.count_rows(among)
         if not rows:
-            opened.delete(among)
+            if there:
+                table.delete(among)
             return
-        merge = opened.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
-        data = pa.Table.from_pylist(rows, schema=opened.schema)
-        merge.when_not_matched_by_source_delete(among).execute(data, on_bad_vectors="null")
+        merge = table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
+        if there > len(rows):  # only then, because it reads the whole table
+            merge = merge.when_not_matched_by_source_delete(among)
+        merge.execute(pa.Table.from_pylist(rows, schema=table.schema), on_bad_vectors="null")
 
     def _stored(self, path: str) -> Video | None:
         """What is known of a path, without reading of the others."""
-        rows = self._database.open_table("videos").search().where(f"path = {_quoted(path)}").limit(1).to_list()
+        rows = self._videos.search().where(f"path = {_quoted(path)}").limit(1).to_list()
         return Video(**rows[0]) if rows else None
 
     def _forget(self, content: str) -> None:
         """The moments of a file that no path has any more."""
-        if not self._database.open_table("videos").count_rows(f"content = {_quoted(content)}"):
-            self._database.open_table("moments").delete(f"video = {_quoted(content)}")
+        if not self._videos.count_rows(f"content = {_quoted(content)}"):
+            self._moments.delete(f"video = {_quoted(content)}")
 
     # --- reading
 
     def videos(self) -> list[Video]:
         """What is stored, by path."""
-        rows = self._database.open_table("videos").to_arrow().to_pylist()
-        return sorted((Video(**row) for row in rows), key=lambda video: video.path)
+        with _in_words(self.address):
+            version = self._videos.version
+            if version != self._known[0]:
+                rows = self._videos.to_arrow().to_pylist()
+                self._known = version, sorted((Video(**row) for row in rows), key=lambda video: video.path)
+        return list(self._known[1])
 
     def moments(self, path: str) -> list[Moment]:
         """What is told of the windows of a video, in their order, without vectors; none where it is not stored."""
-        video = self._stored(path)
-        if video is None:
-            return []
         columns = ["start_seconds", "end_seconds", "narration", "sound"]
-        query = self._database.open_table("moments").search().where(f"video = {_quoted(video.content)}")
-        rows = query.select(columns).limit(max(video.moments, 1)).to_list()
+        with _in_words(self.address):
+            video = self._stored(path)
+            if video is None:
+                return []
+            query = self._moments.search().where(f"video = {_quoted(video.content)}")
+            rows = query.select(columns).limit(max(video.moments, 1)).to_list()
         return [Moment(**row) for row in sorted(rows, key=lambda row: (row["start_seconds"], row["end_seconds"]))]
 
     def __len__(self) -> int:
         """Moments, those of videos that are just being stored included."""
-        return self._database.open_table("moments").count_rows()
+        with _in_words(self.address):
+            return self._moments.count_rows()
 
     def search(
         self,
@@ -224,7 +262,8 @@ class MomentStore:
                 by_content[video.content] = video.path
         if not by_content or limit < 1:
             return []
-        table = self._database.open_table("moments")
+        for kind, vector in (vectors or {}).items():
+            self._check(kind, vector)
         where = []
         if chosen is not None:
             where.append(f"video IN ({', '.join(map(_quoted, by_content))})")
@@ -236,18 +275,20 @@ class MomentStore:
         def collect(way: Reason, query: Any) -> None:
             if where:
                 query = query.where(" AND ".join(where), prefilter=True)
-            found = [row for row in query.limit(POOL).to_list() if row["video"] in by_content]
+            columns = [*_SHOWN, "_score" if way in _WORDS.values() else "_distance"]
+            found = [row for row in query.select(columns).limit(POOL).to_list() if row["video"] in by_content]
             rows.update((row["id"], row) for row in found)
             ways[way] = {row["id"]: row.get("_score", -row.get("_distance", 0.0)) for row in found}
 
         said = dict.fromkeys(_WORDS.values(), words) if isinstance(words, str) else words or {}
-        for column, way in _WORDS.items():
-            plain = _plain(said.get(way) or "")
-            if plain:
-                collect(way, table.search(plain, query_type="fts", fts_columns=column))
-        for kind, vector in (vectors or {}).items():
-            self._check(table, kind, vector)
-            collect(kind, table.search(_unit(vector), vector_column_name=kind).distance_type("cosine"))
+        with _in_words(self.address):
+            for column, way in _WORDS.items():
+                plain = _plain(said.get(way) or "")
+                if plain:
+                    collect(way, self._moments.search(plain, query_type="fts", fts_columns=column))
+            for kind, vector in (vectors or {}).items():
+                query = self._moments.search(_unit(vector), vector_column_name=kind)
+                collect(kind, query.distance_type("cosine").nprobes(PROBES))
         return ranking.joined(rows, ways, by_content, limit)
 
     def check_encoder(self, kind: VectorKind, name: str) -> None:
@@ -258,10 +299,11 @@ class MomentStore:
                 "made the index, or with words alone"
             )
 
-    def _check(self, table: Any, kind: VectorKind, vector: np.ndarray) -> None:
-        if kind not in table.schema.names:
+    def _check(self, kind: VectorKind, vector: np.ndarray) -> None:
+        schema = self._moments.schema
+        if kind not in schema.names:
             raise MomentIndexError(f"{self.address} holds no vectors of kind {kind!r}; it has {_told(self.encoders)}")
-        width = table.schema.field(kind).type.list_size
+        width = schema.field(kind).type.list_size
         if vector.shape != (width,):
             raise MomentIndexError(
                 f"{self.address} holds {kind!r} vectors of {width} numbers by {self.encoders.get(kind)}, asked with "
@@ -274,21 +316,55 @@ def _connect(address: str | Path, must_exist: bool = False) -> Any:
         import lancedb
     except ImportError:
         raise MissingDependencyError("an index of moments needs lancedb: pip install 'videollm[index]'") from None
-    if "://" not in str(address):
+    scheme, found, _ = str(address).partition("://")
+    if found and scheme not in SCHEMES:
+        raise MomentIndexError(
+            f"an index cannot lie in {address}; give a folder, or a place in an object store: "
+            f"{', '.join(f'{one}://' for one in SCHEMES)}"
+        )
+    if not found:
         if must_exist and not Path(address).is_dir():
             raise MomentIndexError(f"no index at {address}; make one with: videollm index FOLDER --into {address}")
         if Path(address).exists() and not Path(address).is_dir():
             raise MomentIndexError(f"{address} is a file, where an index is a folder; choose another name")
+    with _in_words(address):
+        # Zero: what other processes have stored is seen at once.
+        return lancedb.connect(str(address), read_consistency_interval=timedelta(0))
+
+
+@contextmanager
+def _in_words(address: str | Path) -> Iterator[None]:
+    """What goes wrong in a disk, in a damaged file or in an object store, as one line."""
     try:
-        return lancedb.connect(str(address))
+        yield
     except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
         raise MomentIndexError(
-            f"{address} cannot be opened as an index ({' '.join(str(error).split())[:200]})"
-        ) from None
+            f"the index {address} cannot be read or written ({reason}); look for free space, permissions and the "
+            "network, or make another index"
+        ) from error
 
 
 def _tables(database: Any) -> set[str]:
-    return set(database.list_tables().tables)
+    with _in_words(database.uri):
+        return set(database.list_tables().tables)
+
+
+def _key(name: str) -> Any:
+    """A column whose values are unique. Without saying so, two processes that insert the same at once double it."""
+    import pyarrow as pa
+
+    return pa.field(name, pa.string(), nullable=False, metadata={b"lance-schema:unenforced-primary-key": b"true"})
+
+
+def _index_columns(moments: Any) -> None:
+    """What words and names are found by: without, every moment is read to store the next."""
+    from lancedb.index import FTS, BTree
+
+    for column in _WORDS:
+        moments.create_index(column, config=FTS(), replace=True)
+    for column in ("id", "video"):
+        moments.create_index(column, config=BTree(), replace=True)
 
 
 def _ours(folder: Path) -> bool:

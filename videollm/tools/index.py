@@ -2,13 +2,17 @@
 
 A video that is stored, and has not changed since, is not read again; one that changed replaces what it was. A run that
 was killed is begun again: what it had stored stays, the video that it was at is done anew.
+
+Looking and writing are apart: `look_at` makes of a file what is to be stored, `gather` stores it as it comes. `index`
+does both in turn; with `videollm.tools.index_processes` other processes look, with `videollm.tools.index_ray` other
+machines. Only one process of a run ever writes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -26,6 +30,7 @@ from videollm.tools.narrate import LONG_FILE, Progress, Report
 if TYPE_CHECKING:
     import numpy as np
 
+    from videollm.models.memory import MemoryPlan
     from videollm.moments.embed import SightEncoder
     from videollm.moments.long_form import LongFormEncoder
     from videollm.moments.sound import SoundEncoder
@@ -35,6 +40,8 @@ LOOK_QUESTION = "Describe the video."
 """What a chat model is asked about each window."""
 LISTEN_QUESTION = "What do you hear?"
 """What it is asked about the sound of each window."""
+TIDY_EVERY = 200
+"""Videos: each leaves a small file in each table, and what has many opens slowly."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +93,18 @@ class Crew:
 
     def open(self, into: str | Path) -> MomentStore:
         """The index for this crew's vectors; raises MomentIndexError where it is of another's."""
-        widths: dict[VectorKind, int] = {}
-        names: dict[VectorKind, str] = {}
-        if self.encoder is not None:
-            widths["seen"], names["seen"] = self.encoder.width, self.encoder.name
-        if self.long is not None:
-            widths["long"], names["long"] = self.long.width, self.long.name
-        if self.ear is not None:
-            widths["heard"], names["heard"] = self.ear.width, self.ear.name
-        return MomentStore.create(into, widths, names)
+        return self.told(IndexSettings()).open(into)
+
+    def told(self, settings: IndexSettings) -> CrewTold:
+        """What an index must know of this crew."""
+        vectors: dict[VectorKind, SightEncoder | LongFormEncoder | SoundEncoder | None] = {
+            "seen": self.encoder,
+            "long": self.long,
+            "heard": self.ear,
+        }
+        there = {kind: encoder for kind, encoder in vectors.items() if encoder is not None}
+        names: dict[VectorKind, str] = {kind: encoder.name for kind, encoder in there.items()}
+        return CrewTold({kind: encoder.width for kind, encoder in there.items()}, names, self.made_by(settings))
 
     def made_by(self, settings: IndexSettings) -> str:
         """What decides what is stored, in short: another value means that a video is done anew."""
@@ -109,6 +119,75 @@ class Crew:
         if self.ear is not None:
             told["ear"] = self.ear.name
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class CrewTold:
+    """What an index must know of those who look: numbers and names of their vectors by kind, and `Crew.made_by`."""
+
+    widths: Mapping[VectorKind, int]
+    encoders: Mapping[VectorKind, str]
+    made_by: str
+
+    def open(self, into: str | Path) -> MomentStore:
+        """The index for these vectors; raises MomentIndexError where it is of others."""
+        return MomentStore.create(into, self.widths, self.encoders)
+
+
+@dataclass(frozen=True)
+class CrewNames:
+    """A crew by the names or folders of its models, so that other processes can load it, too.
+
+    Attributes:
+        model: the narrator's, and where it is a chat model with an ear, the listener's.
+        encoder, long, ear: as of `Crew`.
+        device, bits: as of `videollm.models.hub.load`.
+    """
+
+    model: str = "tiny"
+    encoder: str | None = None
+    long: str | None = None
+    ear: str | None = None
+    device: str | None = None
+    bits: int | None = None
+
+    def load(self, announce: Callable[[MemoryPlan], None] | None = None) -> Crew:
+        """Loads the models.
+
+        Raises:
+            ModelNotFoundError: no such model, or one of another kind.
+            ConfigError, MemoryPlanError: a device that cannot be used, or that is too small.
+        """
+        from videollm.moments.embed import load_sight_encoder
+        from videollm.moments.long_form import load_long_form_encoder
+        from videollm.moments.sound import load_sound_encoder
+        from videollm.tools.narrators import ChatNarrator, load_narrator
+
+        # The small ones first: what is wrong with them is known before the wait for a large model.
+        encoder = None if self.encoder is None else load_sight_encoder(self.encoder, self.device)
+        long = None if self.long is None else load_long_form_encoder(self.long, self.device)
+        ear = None if self.ear is None else load_sound_encoder(self.ear, self.device)
+        narrator = load_narrator(self.model, device=self.device, bits=self.bits, announce=announce)
+        if not isinstance(narrator, ChatNarrator):
+            return Crew(narrator, None, encoder, long, ear)
+        listener = None if narrator.sound is None else narrator.asking(LISTEN_QUESTION)
+        return Crew(narrator.asking(LOOK_QUESTION), listener, encoder, long, ear)
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """What became of a file.
+
+    Attributes:
+        path: the file.
+        video, moments: what is to be stored of it; None and nothing where it is stored already, or was not read.
+        reason: why it was not read.
+    """
+
+    path: str
+    video: Video | None = None
+    moments: Sequence[Moment] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,32 +227,62 @@ def index(
         MomentIndexError: the index cannot be used.
     """
     settings = settings or IndexSettings()
-    store, made_by = crew.open(into), crew.made_by(settings)
-    known = {video.path: video for video in store.videos()}
+    told, known = crew.told(settings), stored_in(into)
+
+    def looked() -> Iterator[Looked]:
+        for file in videos:
+            yield look_at(file, known, crew, settings, limits, None if progress is None else progress(file))
+
+    return gather(told.open(into), looked(), prune=prune, report=report)
+
+
+def stored_in(into: str | Path) -> dict[str, Video]:
+    """What an index holds, by path; nothing where there is none yet."""
+    return {video.path: video for video in MomentStore.open(into).videos()} if MomentStore.exists(into) else {}
+
+
+def look_at(
+    file: Path,
+    known: Mapping[str, Video],
+    crew: Crew,
+    settings: IndexSettings,
+    limits: Limits = LONG_FILE,
+    progress: Progress | None = None,
+) -> Looked:
+    """What is to be stored of a file, if it is not what is known; see `index`."""
+    path, made_by = str(file.resolve()), crew.made_by(settings)
+    try:
+        with open_windows(file, _sampling(crew, settings), limits=limits) as opened:
+            before, about = known.get(path), opened.file
+            if before and (before.content, before.made_by) == (about.content_hash, made_by):
+                return Looked(path)
+            moments = _moments(opened, crew, settings, progress)
+    except MediaError as error:
+        return Looked(path, reason=str(error))
+    return Looked(path, Video(path, about.content_hash, about.duration_seconds, len(moments), made_by), moments)
+
+
+def gather(store: MomentStore, looked: Iterable[Looked], *, prune: bool, report: Report | None) -> Indexed:
+    """Stores what was looked at as it comes, a video at a time."""
     stored: list[str] = []
     unchanged: list[str] = []
     failed: list[tuple[str, str]] = []
-    for file in videos:
-        path = str(file.resolve())
-        try:
-            with open_windows(file, _sampling(crew, settings), limits=limits) as opened:
-                before = known.get(path)
-                if before and (before.content, before.made_by) == (opened.file.content_hash, made_by):
-                    unchanged.append(path)
-                    continue
-                moments = _moments(opened, crew, settings, None if progress is None else progress(file))
-                about = opened.file
-            store.put(Video(path, about.content_hash, about.duration_seconds, len(moments), made_by), moments)
-        except MediaError as error:
-            failed.append((path, str(error)))
+    for one in looked:
+        if one.reason:
+            failed.append((one.path, one.reason))
             if report is not None:
-                report(str(error))
-            continue
-        stored.append(path)
-    removed = [path for path in known if prune and not Path(path).exists()]
+                report(one.reason)
+        elif one.video is None:
+            unchanged.append(one.path)
+        else:
+            store.put(one.video, one.moments)
+            stored.append(one.path)
+            if len(stored) % TIDY_EVERY == 0:
+                store.tidy()
+    removed = [video.path for video in store.videos() if not Path(video.path).exists()] if prune else []
     for path in removed:
         store.remove(path)
-    if stored or removed:
+    if removed or len(stored) % TIDY_EVERY:
         store.tidy()
     return Indexed(tuple(stored), tuple(unchanged), tuple(removed), tuple(failed))
 
