@@ -5,6 +5,8 @@ import base64
 import json
 import socket
 from collections import Counter
+from functools import partial
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -151,6 +153,122 @@ def test_tools_are_called_by_the_service_itself(served, clip):
         assert without.rounds == [] and without.choices[0].message.content == alone(clip, "tools?", max_new_tokens=8)[0]
 
 
+def function(parameters=None, name="weather"):
+    about = {"name": name, "description": "Tell the weather."}
+    return {"type": "function", "function": about if parameters is None else about | {"parameters": parameters}}
+
+
+WEATHER = function({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]})
+
+
+def called(*ids, arguments='{"city": "ulm"}'):
+    one = {"type": "function", "function": {"name": "weather", "arguments": arguments}}
+    return {"role": "assistant", "content": None, "tool_calls": [{**one, "id": each} for each in ids or ("a",)]}
+
+
+def back(call_id, content="rain"):
+    return {"role": "tool", "tool_call_id": call_id, "content": content}
+
+
+def deep(levels):
+    return {"a": deep(levels - 1)} if levels else {}
+
+
+@pytest.fixture
+def says(monkeypatch):
+    """Puts words into the model's mouth token by token, under a template that tells of tools; all else is real."""
+    model, processor = MODEL
+    monkeypatch.setattr(type(processor), "calls_tools", True)
+    monkeypatch.setattr(type(processor), "call_token_ids", ())
+    to_say, rest = [], []
+
+    def choose(self, logits, generated):
+        if not generated:
+            words = processor.tokenizer(to_say.pop(0), add_special_tokens=False)["input_ids"]
+            rest[:] = [*words, model.config.eos_token_id]
+        return rest[len(generated)]
+
+    monkeypatch.setattr("videollm.chat.generation.TokenChooser.choose", choose)
+    return to_say
+
+
+CALL = '{"name": "weather", "parameters": {"city": "ulm"}}'
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("known", [True, False], ids=["goes on", "came from elsewhere"])
+def test_a_client_s_own_tool_is_called_by_the_client(served, clip, says, stream, known):
+    """The loop that OpenAI documents, with its client; also where another service gave the call."""
+
+    def asked(messages):
+        answer = served.client.chat.completions.create(
+            model="small", messages=messages, tools=[WEATHER], max_tokens=90, stream=stream
+        )
+        if not stream:
+            return answer.choices[0].message, answer.choices[0].finish_reason, answer
+        chunks = list(answer)
+        (last,) = [one for one in chunks if one.choices[0].finish_reason]
+        text = "".join(one.choices[0].delta.content or "" for one in chunks) or None
+        said = SimpleNamespace(content=text, tool_calls=last.choices[0].delta.tool_calls)
+        return said, last.choices[0].finish_reason, last
+
+    says += [CALL, "it rains.", "yes."]
+    question = f"what is the weather in ulm, {stream} {known}?"
+    messages = [shown(clip, question)]
+    before = set(served.worker.conversations)
+    said, why, _ = asked(messages)
+    (call,) = said.tool_calls
+    assert (why, said.content, call.function.name) == ("tool_calls", None, "weather")
+    assert json.loads(call.function.arguments) == {"city": "ulm"}
+    call_id = call.id if known else "call_of_somebody_else"
+    turn = {"id": call_id, "type": "function", "function": call.function.model_dump()}
+    messages += [{"role": "assistant", "content": None, "tool_calls": [turn]}, back(call_id)]
+    said, why, whole = asked(messages)
+    assert (said.content, said.tool_calls, why) == ("it rains.", None, "stop")
+    assert [one["type"] for one in whole.rounds] == ["tool_call", "tool_result"] and whole.rounds[1][
+        "content"
+    ] == "rain"
+    messages += [{"role": "assistant", "content": said.content}, {"role": "user", "content": "really?"}]
+    assert asked(messages)[0].content == "yes."
+    opened = [served.worker.conversations[one] for one in set(served.worker.conversations) - before]
+    asked_there = [[one.question for one in conversation.exchanges] for conversation in opened]
+    assert sorted(asked_there) == ([] if known else [[]]) + [[question, "really?"]]
+
+
+def test_a_call_that_waits_outlives_the_session(served, says):
+    says += [CALL, "it rains."]
+    messages = [{"role": "user", "content": "and in ulm?"}]
+    tools = [WEATHER, *served.http.get("/v1/tools").json()["data"]]
+    ask = partial(served.client.chat.completions.create, model="small", tools=tools, max_tokens=90)
+    answer = ask(messages=messages)
+    messages += [answer.choices[0].message, back(answer.choices[0].message.tool_calls[0].id)]
+    for conversation in list(served.worker.conversations.values()):
+        served.worker.drop(conversation)
+    assert ask(messages=messages).choices[0].message.content == "it rains."
+
+
+def test_a_tool_of_the_client_may_have_the_name_of_one_of_ours(served, says):
+    says.append('{"name": "search", "parameters": {"city": "ulm"}}')
+    mine = function(WEATHER["function"]["parameters"], "search")
+    answer = served.client.chat.completions.create(model="small", messages=QUESTION, tools=[mine], max_tokens=90)
+    assert answer.choices[0].message.tool_calls[0].function.name == "search"
+
+
+def test_the_same_file_in_another_conversation_is_not_encoded_again(clip):
+    """For the same key; another's conversations tell nothing of it."""
+    one = Served(KEY, OTHER_KEY)
+    try:
+        found = []
+        for key, text in ((KEY, "a"), (KEY, "b"), (OTHER_KEY, "a")):
+            client = one.client.with_options(api_key=key)
+            client.chat.completions.create(model="small", messages=[shown(clip, text)], max_tokens=4)
+            conversation = list(one.worker.conversations.values())[-1]
+            found.append(conversation.exchanges[-1].answer.timings.encoded_clips)
+        assert found == [1, 0, 1]
+    finally:
+        one.close()
+
+
 def test_the_model_is_listed(served):
     assert [model.id for model in served.client.models.list()] == ["small"]
     assert served.client.models.retrieve("small").owned_by == "videollm"
@@ -177,12 +295,30 @@ def test_the_model_is_listed(served):
         ({"max_tokens": 0}, 400, "max_tokens"),
         ({"n": 2}, 400, "n:"),
         ({"tools": [{"type": "function"}]}, 400, "tools.0.function"),
-        ({"tools": [{"type": "function", "function": {"name": "get_weather"}}]}, 400, "'get_weather' is none of this"),
+        ({"tools": [{"type": "function", "function": {"name": "get weather"}}]}, 400, "tools.0.function.name"),
+        ({"tools": [WEATHER, WEATHER]}, 400, "'weather' is there twice"),
+        ({"tools": [function({"properties": [1]})]}, 400, "properties"),
+        ({"tools": [function({"properties": {"a": {"title": "x" * 17_000}}})]}, 400, "16,384 characters"),
+        ({"tools": [function({"properties": {"a": deep(20)}})]}, 400, "nested more than 16 deep"),
         ({"tools": [{"type": "function", "function": {"name": "look"}}]}, 400, "'chapters' is missing"),
         ({"tools": [], "tool_choice": "required"}, 400, "tool_choice"),
         ({"functions": [{"name": "look"}]}, 400, "functions"),
-        ({"messages": [*QUESTION, {"role": "tool", "content": "x", "tool_call_id": "1"}]}, 400, "hands no calls"),
-        ({"messages": [*QUESTION, {"role": "assistant", "tool_calls": [{}]}, *QUESTION]}, 400, "hands no calls"),
+        (
+            {"messages": [*QUESTION, {"role": "tool", "content": "x", "tool_call_id": "1"}]},
+            400,
+            "answers a call before",
+        ),
+        ({"messages": [*QUESTION, {"role": "assistant", "tool_calls": [{}]}, *QUESTION]}, 400, "tool_calls.0.id"),
+        ({"messages": [*QUESTION, called(), *QUESTION]}, 400, "the call 'a' gave back must come first"),
+        ({"messages": [*QUESTION, called()]}, 400, "the last message must be"),
+        ({"messages": [*QUESTION, called(), back("b")]}, 400, "answers a call before"),
+        ({"messages": [*QUESTION, called(), back("a"), back("a")]}, 400, "answers a call before"),
+        ({"messages": [*QUESTION, called("a", "b"), back("b")]}, 400, "the call 'a' gave back is missing"),
+        ({"messages": [*QUESTION, called("a", "a")]}, 400, "two calls have the id 'a'"),
+        ({"messages": [*QUESTION, called(arguments="[]"), back("a")]}, 400, "a flat JSON object"),
+        ({"messages": [*QUESTION, called(arguments="{"), back("a")]}, 400, "a flat JSON object"),
+        ({"messages": [{**QUESTION[0], "tool_calls": called()["tool_calls"]}]}, 400, "only the assistant calls"),
+        ({"messages": [*QUESTION, called(), back("a", "x " * 5000)]}, 400, "ask a shorter one"),
         ({"messages": [{"role": "user", "content": None}]}, 400, "messages.0.content"),
         ({"response_format": {"type": "json_object"}}, 400, "response_format"),
         ({"seed": 2**70}, 400, "seed"),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
@@ -306,11 +307,14 @@ def _inside_media(positions: Sequence[Position], index: int) -> bool:
 class EncodedMedia:
     """The soft tokens of every clip that was shown, so that each is encoded once, by whatever name and however often.
 
-    May be given to several sessions of one model.
+    Args:
+        circle: rows that others of the same circle hold, which are taken and not computed again. All of one model, and
+            of people who may know of each other's clips: whoever is answered sooner knows that they were there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, circle: WeakValueDictionary[str, torch.Tensor] | None = None) -> None:
         self._features: dict[str, torch.Tensor] = {}
+        self._circle = WeakValueDictionary[str, torch.Tensor]() if circle is None else circle
 
     @staticmethod
     def key(processor: Any, clip: Clip, kind: str) -> str:
@@ -350,6 +354,9 @@ class EncodedMedia:
         key = self.key(processor, clip, kind)
         if key in self._features:
             return
+        if (known := self._circle.get(key)) is not None:
+            self._features[key] = known
+            return
         if kind == "video" and clip.frames is not None:
             values, seconds = processor.process_frames(clip.frames)
             encode, features, names = model.encode_frames, model.get_video_features, ("frame_seconds", "frame_states")
@@ -365,6 +372,7 @@ class EncodedMedia:
             yield
         seconds = torch.as_tensor(seconds, device=model.device)
         self._features[key] = features(**dict(zip(names, (seconds[None], torch.cat(states)[None]), strict=True)))[0]
+        self._circle[key] = self._features[key]
 
 
 def _on(model: Any, values: Any) -> torch.Tensor:

@@ -17,8 +17,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from videollm.chat.session import Answer
 from videollm.errors import ChatError, NotYoursError, VideoLLMError
-from videollm.messages import MediaPart, Message, assistant, system, user
+from videollm.messages import MediaPart, Message, TextPart, assistant, system, user
 from videollm.serving.access import asker, error_body
 from videollm.serving.errors_to_status import status_of
 from videollm.serving.events import LAST_EVENT, EventStream, event, while_there
@@ -41,13 +42,14 @@ class Question:
     """What a request comes to: a question in a conversation that holds all that was said before.
 
     Attributes:
+        words: None: the question that waits goes on.
         options: of `ModelWorker.ask`.
         history: what identifies the conversation, this question included: who asks, then each message.
         is_answered: the conversation can be gone on with.
     """
 
     conversation: Conversation
-    words: str
+    words: str | None
     history: tuple[Any, ...]
     options: dict[str, Any]
     model: str
@@ -94,7 +96,7 @@ class Completions:
                     return EventStream(self._events(question, turn, first, pieces, request_id), stack.pop_all())
                 answer = await turn.finished()
             if not answer.stopped:
-                self._remember(question, answer.text)
+                self._remember(question, answer)
             return JSONResponse(completion(request_id, question.model, answer))
 
     async def _events(
@@ -112,7 +114,7 @@ class Completions:
         answer = turn.answer
         if answer is None:
             return
-        self._remember(question, answer.text)
+        self._remember(question, answer)
         yield event(chunk(request_id, model, None, answer))
         if question.with_usage:
             yield event(usage_chunk(request_id, model, answer))
@@ -127,7 +129,7 @@ class Completions:
             model = runtime.choice.name
             if asked.model != model:
                 raise NotYoursError(f"there is no model {asked.model[:100]!r} here; this service answers as {model!r}")
-            options = asked.options | ({"tools": True} if asked.calls_tools else {})
+            options = asked.options | {"tools": asked.calls_tools, "functions": asked.functions}
             self.worker.refuse_when_full()  # before its files cost anything
             # Base64 and digests of large files would hold up everybody else on the loop.
             said = await asyncio.to_thread(conversation_of, asked.messages, self.incoming.fetcher.check)
@@ -138,7 +140,8 @@ class Completions:
             conversation = await self._resume(said, who)
             history = (who, *(one.identity for one in said))
             with_usage = asked.stream_options is not None and asked.stream_options.include_usage
-            return Question(conversation, said[-1].text, history, options, model, asked.stream, with_usage)
+            words = said[-1].text if said[-1].role == "user" else None
+            return Question(conversation, words, history, options, model, asked.stream, with_usage)
 
     async def _resume(self, said: Sequence[Said], who: str) -> Conversation:
         """The conversation that these words continue, with the files of the last message shown."""
@@ -151,13 +154,21 @@ class Completions:
             if conversation is not None:
                 for ref in said[-1].media:
                     await self._show(conversation, ref, who)
+                if said[-1].results:
+                    results = Message("tool", said[-1].results)
+                    await self.worker.begin_with(conversation, (*conversation.messages, results))
                 return conversation
             await self._make_room()
-            conversation = self.worker.open()
+            conversation = self.worker.open(who)
             messages: list[Message] = []
             for one in said:
                 if one.role == "system":
                     messages.append(system(one.text))
+                elif one.role == "tool":
+                    messages.append(Message("tool", one.results))
+                elif one.calls:
+                    words = (TextPart(one.text),) if one.text else ()
+                    messages.append(Message("assistant", (*words, *one.calls)))
                 elif one.role == "assistant":
                     messages.append(assistant(one.text))
                 else:
@@ -180,8 +191,8 @@ class Completions:
         kind: Any = "image" if clip.kind == "image" else "audio" if clip.kind == "audio" else "video"
         return MediaPart(clip.name, type=kind)
 
-    def _remember(self, question: Question, answer: str) -> None:
-        digest = _digest((*question.history, Said("assistant", answer).identity))
+    def _remember(self, question: Question, answer: Answer) -> None:
+        digest = _digest((*question.history, Said("assistant", answer.text, calls=answer.calls).identity))
         same = self._known.pop(digest, None)
         if same is not None and same is not question.conversation and not same.users:
             self._end(same)  # two clients said the same: one copy can go on

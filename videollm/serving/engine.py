@@ -21,9 +21,11 @@ from dataclasses import dataclass, field, fields, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 import torch
 
+from videollm.chat.cache import EncodedMedia
 from videollm.chat.generation import Step, Stepper
 from videollm.chat.session import AnswerStream, ChatSession, ClipCoverage
 from videollm.clips import Clip
@@ -262,6 +264,7 @@ class Engine:
         self._stepper: Stepper | None = None
         self._tools: Router | None = None
         self._sessions: dict[str, ChatSession] = {}
+        self._circles: dict[str, WeakValueDictionary[str, torch.Tensor]] = {}
         self._waiting: deque[_Turn | _Errand] = deque()
         self._active: list[_Turn | _Errand] = []
         self._rounds = 0
@@ -338,6 +341,7 @@ class Engine:
         previous = None if self._runtime is None else self._runtime.choice
         # Both do not fit: the one before goes first, with every session that has it.
         self._sessions.clear()
+        self._circles.clear()
         self._forget_model()
         try:
             self._load(choice)
@@ -371,12 +375,18 @@ class Engine:
         choice: ModelChoice,
         clips: Sequence[tuple[Clip, Path]],
         messages: tuple[Message, ...],
+        circle: str | None,
     ) -> Any:
-        """Makes a session, anew if there is one: with these clips, after these words, for this model."""
+        """Makes a session, anew if there is one: with these clips, after these words, for this model.
+
+        What was computed of a clip serves all sessions of the circle that have it.
+        """
         runtime = self._live()
         if runtime.choice != choice:
             raise UnavailableError("the model was changed in the meantime; ask again")
-        session = ChatSession(runtime.model, runtime.processor, tools=self._tools, calls=False)
+        shared = None if circle is None else self._circles.setdefault(circle, WeakValueDictionary())
+        encoded = EncodedMedia(shared)
+        session = ChatSession(runtime.model, runtime.processor, tools=self._tools, calls=False, encoded=encoded)
         for clip, file in clips:
             session.add(clip, clip.name, file=file)
         if messages:
@@ -409,14 +419,23 @@ class Engine:
         for conversation_id in conversation_ids:
             self._sessions.pop(conversation_id, None)
 
-    def ask(self, number: int, conversation_id: str, question: str, tools: bool, options: Mapping[str, Any]) -> None:
-        """Admits a question, or refuses it; the answer is reported word by word."""
+    def ask(
+        self,
+        number: int,
+        conversation_id: str,
+        question: str | None,
+        tools: bool,
+        functions: Sequence[dict[str, Any]],
+        options: Mapping[str, Any],
+    ) -> None:
+        """Admits a question, or refuses it; the answer is reported word by word. None: the one that waits goes on."""
         session = self._session(conversation_id)
-        before, session.calls = session.calls, tools
+        before = session.calls, session.functions
+        session.calls, session.functions = tools, functions
         try:
-            stream = session.stream(question, **options)
+            stream = session.go_on(**options) if question is None else session.stream(question, **options)
         except BaseException:
-            session.calls = before  # it may still be answering
+            session.calls, session.functions = before  # it may still be answering
             raise
         try:
             self._admit(stream.most_tokens)

@@ -30,8 +30,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, get_args
 
+from videollm.chat.generation import Finish
 from videollm.chat.session import Answer, ClipCoverage
 from videollm.clips import Clip
 from videollm.errors import (
@@ -86,6 +87,7 @@ class Conversation:
 
     Attributes:
         id: a secret between the worker and who opened it.
+        circle: what is computed of a clip serves all conversations of a circle; None: this one alone.
         files: by the name that the clip has in the conversation.
         exchanges: what was answered.
         frames: how many of each clip are looked at, at most; None: as the model is used to.
@@ -96,8 +98,8 @@ class Conversation:
         users: how many questions and decodings are under way: while there are any, nothing of it is dropped.
     """
 
-    def __init__(self, conversation_id: str, now: float) -> None:
-        self.id = conversation_id
+    def __init__(self, conversation_id: str, now: float, circle: str | None = None) -> None:
+        self.id, self.circle = conversation_id, circle
         self.files: dict[str, Path] = {}
         self.exchanges: list[Exchange] = []
         self.frames: int | None = None
@@ -203,7 +205,9 @@ class Turn(Reading[str]):
 
     conversation: Conversation
 
-    def __init__(self, conversation: Conversation, question: str, cancel: Callable[[Reading[Any]], None]) -> None:
+    def __init__(
+        self, conversation: Conversation, question: str | None, cancel: Callable[[Reading[Any]], None]
+    ) -> None:
         super().__init__(conversation, cancel)
         self.question = question
         self.answer: Answer | None = None
@@ -259,7 +263,7 @@ class _Awaited:
 class Counts:
     """What a worker has done since it started, for `/metrics`."""
 
-    turns: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("end", "length", "stopped", "failed"), 0))
+    turns: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*get_args(Finish), "failed"), 0))
     refused: int = 0
     prompt_tokens: int = 0
     reused_tokens: int = 0
@@ -378,8 +382,11 @@ class ModelWorker:
 
     # -- conversations ---------------------------------------------------------------------------------------------
 
-    def open(self) -> Conversation:
+    def open(self, circle: str | None = None) -> Conversation:
         """Begins a conversation. Its id is a secret between it and who opened it.
+
+        Args:
+            circle: of people who may know of each other's clips, see `Conversation`.
 
         Raises:
             BusyError: there are too many.
@@ -390,7 +397,7 @@ class ModelWorker:
                 raise BusyError(
                     f"{len(self.conversations)} conversations are open, which is the limit; try again later"
                 )
-            conversation = Conversation(secrets.token_urlsafe(24), self._clock())
+            conversation = Conversation(secrets.token_urlsafe(24), self._clock(), circle)
             self.conversations[conversation.id] = conversation
         return conversation
 
@@ -436,11 +443,21 @@ class ModelWorker:
             clip = await self._decode(path, name, conversation.frames)
             return replace(clip, name=await self._order("add", conversation.id, clip, path, then=shown))
 
-    async def ask(self, conversation: Conversation, question: str, *, tools: bool = False, **options: Any) -> Turn:
+    async def ask(
+        self,
+        conversation: Conversation,
+        question: str | None,
+        *,
+        tools: bool = False,
+        functions: Sequence[dict[str, Any]] = (),
+        **options: Any,
+    ) -> Turn:
         """Puts a question into the queue.
 
         Args:
+            question: None: the one that waits for what functions gave back, with which its messages end.
             tools: whether the model may call tools while it answers.
+            functions: schemas of what it may call besides; an answer that ends with such a call is none yet.
             options: fields of `videollm.chat.generation.GenerationOptions`.
 
         Raises:
@@ -456,7 +473,7 @@ class ModelWorker:
             if isinstance(asked, int):
                 options["max_new_tokens"] = min(asked, self.limits.new_tokens)
             turn = Turn(conversation, question, self._cancel)
-            self._send(turn, "ask", conversation.id, question, tools, options)
+            self._send(turn, "ask", conversation.id, question, tools, functions, options)
         except BaseException:
             self._release(conversation)
             raise
@@ -637,7 +654,8 @@ class ModelWorker:
             if not conversation.held:
                 words = conversation.messages_for(runtime.choice)
                 shown = [(clips[name], path) for name, path in files]
-                await self._order("open", conversation.id, runtime.choice, shown, words, then=held)
+                order = (conversation.id, runtime.choice, shown, words, conversation.circle)
+                await self._order("open", *order, then=held)
             return clips
 
     async def _decode(self, path: Path, name: str, frames: int | None) -> Clip:
@@ -856,9 +874,11 @@ class ModelWorker:
         conversation = turn.conversation
         conversation.keep(state)
         self.counts.count(answer)
-        if answer.token_ids or answer.finish != "stopped":
-            shown = tuple(part.clip for part in _last_question(conversation.messages).media)
-            conversation.exchanges.append(Exchange(turn.question, shown, answer))
+        if answer.finish != "calls" and (answer.token_ids or answer.finish != "stopped"):
+            asked = _last_question(conversation.messages)
+            shown = tuple(part.clip for part in asked.media)
+            words = asked.text if turn.question is None else turn.question
+            conversation.exchanges.append(Exchange(words, shown, answer))
         return answer
 
     def _close(self, conversation: Conversation) -> None:

@@ -11,11 +11,14 @@ import hashlib
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from transformers.utils.chat_template_utils import get_json_schema
 
 from videollm.chat.session import Answer, plain_part
 from videollm.errors import RequestError
@@ -26,6 +29,8 @@ MOST_MESSAGES = 512
 MOST_PARTS = 64
 LONGEST_TEXT_CHARACTERS = 200_000
 LONGEST_INLINE_CHARACTERS = 96 * 1024**2
+LONGEST_SCHEMA_CHARACTERS, DEEPEST_SCHEMA = 16_384, 16
+"""Of the parameters of a function of the client's."""
 B = TypeVar("B", bound=BaseModel)
 
 
@@ -69,6 +74,19 @@ class AudioPart(Lenient):
 Part = Annotated[TextPart | VideoPart | ImagePart | AudioPart, Field(discriminator="type")]
 
 
+class CalledFunction(Lenient):
+    name: str = Field(max_length=64)
+    arguments: str = Field(max_length=LONGEST_TEXT_CHARACTERS, description="JSON")
+
+
+class Called(Lenient):
+    """A call of a function of the client's, as it was answered."""
+
+    id: str = Field(max_length=128)
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
 class RequestMessage(Lenient):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: (
@@ -76,7 +94,8 @@ class RequestMessage(Lenient):
         | Annotated[list[Part], Field(max_length=MOST_PARTS)]
         | None
     ) = None
-    tool_calls: list[Any] | None = None
+    tool_calls: Annotated[list[Called], Field(max_length=MOST_PARTS)] | None = None
+    tool_call_id: str | None = Field(default=None, max_length=128)
 
 
 class StreamOptions(Lenient):
@@ -87,8 +106,20 @@ class ResponseFormat(Lenient):
     type: Literal["text"] = "text"
 
 
+class Parameters(BaseModel):
+    """A JSON schema of an object."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["object"] = "object"
+    properties: dict[str, dict[str, Any]] | None = None
+    required: list[str] | None = None
+
+
 class Function(Lenient):
-    name: str = Field(max_length=64)
+    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
+    description: str | None = Field(default=None, max_length=4096)
+    parameters: Parameters | None = None
 
 
 class Tool(Lenient):
@@ -99,8 +130,9 @@ class Tool(Lenient):
 class ChatRequest(Lenient):
     """A request for a chat completion. Greedy by default.
 
-    Tools are those of this service, which runs them itself: give all of `/v1/tools`, or none. What was called is told
-    beside the answer, as ``rounds``.
+    The tools of this service, all of `/v1/tools` or none, are run by the service itself; what was called is told beside
+    the answer, as ``rounds``. Any other tool is the client's: an answer that calls it ends with ``tool_calls``, and
+    goes on with the next request, whose messages end with what the tool gave back (role ``tool``).
     """
 
     model: str = Field(max_length=256)
@@ -116,7 +148,7 @@ class ChatRequest(Lenient):
     tools: list[Tool] | None = Field(default=None, max_length=64)
     tool_choice: Literal["none", "auto"] | None = None
     # Named here so that a client that counts on them is told: they are not offered.
-    functions: None = None
+    old_functions: None = Field(default=None, alias="functions")
     function_call: None = None
     stop: list[str] | str | None = Field(default=None, max_length=0)
     logprobs: Literal[False] | None = None
@@ -124,22 +156,35 @@ class ChatRequest(Lenient):
 
     @property
     def calls_tools(self) -> bool:
-        """Whether the model may call tools.
+        """Whether the model may call the tools of this service.
 
         Raises:
-            RequestError: others than there are, or only some.
+            RequestError: only some of them are given.
         """
-        if not self.tools:
-            return False
-        ours, asked = {one.__name__ for one in DECLARATIONS}, {tool.function.name for tool in self.tools}
-        if asked - ours:
-            raise RequestError(
-                f"tools: {min(asked - ours)[:64]!r} is none of this service, which runs its own tools "
-                f"({', '.join(sorted(ours))}) and hands no calls to clients; give those of /v1/tools, or none"
-            )
-        if ours - asked:
+        ours, asked = set(_our_parameters()), {tool.function.name for tool in self.tools or () if _is_ours(tool)}
+        if asked and ours - asked:
             raise RequestError(f"tools: {min(ours - asked)!r} is missing; give all of /v1/tools, or none")
-        return self.tool_choice != "none"
+        return bool(asked) and self.tool_choice != "none"
+
+    @property
+    def functions(self) -> list[dict[str, Any]]:
+        """The schemas of the client's tools that the model may call.
+
+        Raises:
+            RequestError: two tools of one name, or a schema that is too long or too deep.
+        """
+        names = Counter(tool.function.name for tool in self.tools or ())
+        if names and names.most_common(1)[0][1] > 1:
+            raise RequestError(f"tools: {names.most_common(1)[0][0]!r} is there twice; give each another name")
+        schemas = [tool.model_dump(exclude_unset=True) for tool in self.tools or () if not _is_ours(tool)]
+        for schema in schemas:
+            parameters = schema["function"].get("parameters", {})
+            if _depth(parameters) > DEEPEST_SCHEMA or len(json.dumps(parameters)) > LONGEST_SCHEMA_CHARACTERS:
+                raise RequestError(
+                    f"tools: the parameters of {schema['function']['name']!r} have more than "
+                    f"{LONGEST_SCHEMA_CHARACTERS:,} characters, or are nested more than {DEEPEST_SCHEMA} deep"
+                )
+        return schemas if self.tool_choice != "none" else []
 
     @property
     def options(self) -> dict[str, Any]:
@@ -147,6 +192,28 @@ class ChatRequest(Lenient):
         tokens = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
         chosen = {"max_new_tokens": tokens, "temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
         return {name: value for name, value in chosen.items() if value is not None}
+
+
+@cache
+def _our_parameters() -> dict[str, Any]:
+    """The schema of the parameters of each tool of this service."""
+    return {one.__name__: get_json_schema(one)["function"]["parameters"] for one in DECLARATIONS}
+
+
+def _is_ours(tool: Tool) -> bool:
+    """Whether this service runs it: it has the name and, where it says, the parameters of one of our tools."""
+    ours, given = _our_parameters().get(tool.function.name), tool.function.parameters
+    return ours is not None and (given is None or given.model_dump(exclude_unset=True) == ours)
+
+
+def _depth(value: Any) -> int:
+    """How deep lists and objects are nested, up to a little over `DEEPEST_SCHEMA`."""
+    depth, level = 0, [value]
+    while level and depth <= DEEPEST_SCHEMA:
+        inner = [one for one in level if isinstance(one, dict | list)]
+        level = [each for one in inner for each in (one.values() if isinstance(one, dict) else one)]
+        depth += bool(inner)
+    return depth
 
 
 @dataclass(frozen=True)
@@ -170,15 +237,19 @@ class MediaRef:
 
 @dataclass(frozen=True)
 class Said:
-    """A message of a request: words and files."""
+    """A message of a request: words and files; calls of the client's functions, or what these gave back."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "tool"]
     text: str
     media: tuple[MediaRef, ...] = ()
+    calls: tuple[ToolCallPart, ...] = ()
+    results: tuple[ToolResultPart, ...] = ()
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        return (self.role, self.text, tuple(ref.identity for ref in self.media))
+        calls = tuple((one.call_id, one.name, json.dumps(one.arguments, sort_keys=True)) for one in self.calls)
+        results = tuple((one.call_id, one.content) for one in self.results)
+        return (self.role, self.text, tuple(ref.identity for ref in self.media), calls, results)
 
 
 def parse(body: bytes, kind: type[B]) -> B:
@@ -213,6 +284,8 @@ def _first(error: ValidationError) -> str:
 def conversation_of(messages: Sequence[RequestMessage], check_address: Callable[[str], Any]) -> list[Said]:
     """A request's messages: at most one of the system, first; then user and assistant in turn, the last of the user.
 
+    Between the two there may be calls by the assistant and what they gave back, which may also be the last of all.
+
     Args:
         check_address: raises RequestError for what is not fetched.
 
@@ -222,30 +295,64 @@ def conversation_of(messages: Sequence[RequestMessage], check_address: Callable[
     said: list[Said] = []
     for number, message in enumerate(messages):
         role: Any = "system" if message.role == "developer" else message.role
-        if role in ("tool", "function") or message.tool_calls:
-            raise RequestError(
-                f"messages.{number}: this service runs its tools itself and hands no calls to clients; leave calls and "
-                "their results out"
-            )
-        if message.content is None:
+        calls = _calls(message, number)
+        if role == "function":
+            raise RequestError(f"messages.{number}: functions are called as tools (role tool)")
+        if calls and role != "assistant":
+            raise RequestError(f"messages.{number}: only the assistant calls tools")
+        if message.content is None and not calls:
             raise RequestError(f"messages.{number}.content: Field required")
         text, media = _content(message, number, check_address)
         if role == "system" and said:
             raise RequestError(f"messages.{number}: a system message must be the first")
         if media and role != "user":
             raise RequestError(f"messages.{number}: only a user can show media")
+        open_calls = _open_calls(said)
+        if role == "tool":
+            if message.tool_call_id not in open_calls:
+                raise RequestError(f"messages.{number}: a tool's message answers a call before it, by its tool_call_id")
+            before = said.pop().results if said[-1].role == "tool" else ()
+            said.append(Said("tool", "", results=(*before, ToolResultPart(message.tool_call_id, text))))
+            continue
+        if open_calls:
+            raise RequestError(f"messages.{number}: what the call {open_calls[0]!r} gave back must come first")
         if said and said[-1].role == role == "user":
             before = said.pop()
             text, media = "\n".join(t for t in (before.text, text) if t), (*before.media, *media)
         elif said and said[-1].role == role:
             raise RequestError(f"messages.{number}: two messages of the {role} in a row")
-        said.append(Said(role, text, media))
-    if said[-1].role != "user":
-        raise RequestError("the last message must be the user's")
+        said.append(Said(role, text, media, calls))
+    if said[-1].role not in ("user", "tool"):
+        raise RequestError("the last message must be the user's, or a tool's")
+    if open_calls := _open_calls(said):
+        raise RequestError(f"what the call {open_calls[0]!r} gave back is missing")
     turns = said[1:] if said[0].role == "system" else said
-    if turns[0].role != "user":
+    if not turns or turns[0].role != "user":
         raise RequestError("the first message, after that of the system, must be the user's")
     return said
+
+
+def _calls(message: RequestMessage, number: int) -> tuple[ToolCallPart, ...]:
+    """The calls in a message."""
+    found: list[ToolCallPart] = []
+    for index, call in enumerate(message.tool_calls or ()):
+        try:
+            arguments = json.loads(call.function.arguments or "{}", parse_constant=_no_number)
+        except (ValueError, RecursionError):
+            arguments = None
+        if not isinstance(arguments, dict) or _depth(arguments) > DEEPEST_SCHEMA:
+            raise RequestError(f"messages.{number}.tool_calls.{index}: arguments must be a flat JSON object")
+        if any(call.id == one.call_id for one in found):
+            raise RequestError(f"messages.{number}.tool_calls.{index}: two calls have the id {call.id!r}")
+        found.append(ToolCallPart(call.function.name, arguments, call.id))
+    return tuple(found)
+
+
+def _open_calls(said: Sequence[Said]) -> list[str]:
+    """Ids of the last calls that have no result yet."""
+    done = {one.call_id for one in said[-1].results} if said and said[-1].role == "tool" else set()
+    asked = next((one for one in reversed(said) if one.role != "tool"), None)
+    return [call.call_id for call in asked.calls if call.call_id not in done] if asked is not None else []
 
 
 def _content(
@@ -325,14 +432,17 @@ def described(kind: type[BaseModel], *answers: str) -> dict[str, Any]:
 # ---- answers
 
 
-FINISH = {"end": "stop", "length": "length", "stopped": "stop"}
+FINISH = {"end": "stop", "length": "length", "stopped": "stop", "calls": "tool_calls"}
 
 
 def completion(request_id: str, model: str, answer: Answer) -> dict[str, Any]:
     """A whole answer."""
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
+    if answer.calls:
+        message |= {"content": None, "tool_calls": [_told(call) for call in answer.calls]}
     choice = {
         "index": 0,
-        "message": {"role": "assistant", "content": answer.text, "refusal": None},
+        "message": message,
         "logprobs": None,
         "finish_reason": FINISH[answer.finish],
     }
@@ -347,8 +457,12 @@ def completion(request_id: str, model: str, answer: Answer) -> dict[str, Any]:
 def chunk(
     request_id: str, model: str, piece: str | ToolCallPart | ToolResultPart | None, answer: Answer | None = None
 ) -> dict[str, Any]:
-    """A piece of a streamed answer: words, or as ``round`` a tool's call or result; the last has the answer instead."""
+    """A piece of a streamed answer: words, or as ``round`` a call or result of our tools; the last has the answer
+    instead, with calls of the client's functions."""
     delta: dict[str, Any] = {"role": "assistant", "content": piece} if isinstance(piece, str) else {}
+    if answer is not None and answer.calls:
+        calls = [{"index": index, **_told(call)} for index, call in enumerate(answer.calls)]
+        delta = {"role": "assistant", "content": None, "tool_calls": calls}
     choice = {
         "index": 0,
         "delta": delta,
@@ -359,6 +473,11 @@ def chunk(
     if isinstance(piece, ToolCallPart | ToolResultPart):
         more = {"round": plain_part(piece)}
     return {**_frame(request_id, "chat.completion.chunk", model), "choices": [choice], "usage": None, **more}
+
+
+def _told(call: ToolCallPart) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": json.dumps(call.arguments)}
+    return {"id": call.call_id, "type": "function", "function": function}
 
 
 def usage_chunk(request_id: str, model: str, answer: Answer) -> dict[str, Any]:
