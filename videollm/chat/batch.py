@@ -72,6 +72,7 @@ class Predictor:
         self.device, self.dtype = model.get_input_embeddings().weight.device, model.get_input_embeddings().weight.dtype
         config = model.config
         self.never = [i for i in (config.video_token_id, config.audio_token_id) if i < config.text_config.vocab_size]
+        self.never += processor.call_token_ids
         self.stops = stop_sequences(model, processor)
 
     @torch.inference_mode()

@@ -108,9 +108,55 @@ def call_in(text: str) -> tuple[str, dict[str, Any]] | None:
     return told["name"], arguments
 
 
+_BRIEF = re.compile(r"(look|listen|narrate|search|chapters)\b(.*)", re.DOTALL)
+AROUND_SECONDS = 2.0
+"""How far around a single time a brief call looks."""
+
+
+def brief_call_in(text: str, video: str | None) -> tuple[str, dict[str, Any]]:
+    """The call that the words behind a token for calls are, as `tiny` says them.
+
+    ``look 4:31`` is about the seconds around a time, ``narrate 4:31 4:51`` about a stretch; ``search red star`` has a
+    query, ``chapters`` nothing. What is none of these is a call that nobody carries out.
+
+    Args:
+        text: what stands behind the token.
+        video: what it is about, where it is about one; such calls name none.
+    """
+    found = _BRIEF.fullmatch(text.strip())
+    if found is None:
+        return text.strip(), {}
+    name, rest = found[1], found[2].strip()
+    if name == "search":
+        return name, {"query": rest}
+    arguments: dict[str, Any] = {} if video is None else {"video": video}
+    times = times_in(rest)
+    if name == "chapters" or not times:
+        return name, arguments
+    start, end = (min(times), max(times)) if len(times) > 1 else (times[0] - AROUND_SECONDS, times[0] + AROUND_SECONDS)
+    return name, {**arguments, "start_seconds": max(start, 0.0), "end_seconds": end}
+
+
+_CLOCK = r"(?:(\d{1,2}):)?(\d{1,3}):(\d{2}(?:\.\d+)?)"
+_TIME = re.compile(rf"(?<![\w.:]){_CLOCK}(?![\w:])|(?<![\w.:])(\d+(?:\.\d+)?)\s?(?:s|sec|seconds?)\b")
+
+
+def times_in(text: str) -> list[float]:
+    """The times that words name, in seconds: ``0:12``, ``1:02:03``, ``12.5 s``, ``at 3 seconds``."""
+    found = []
+    for hours, minutes, seconds, alone in _TIME.findall(text):
+        found.append(float(alone) if alone else 3600 * int(hours or 0) + 60 * int(minutes) + float(seconds))
+    return found
+
+
 def may_become_a_call(text: str) -> bool:
     """Whether the beginning of a generated text may still turn out to be a call, so that it is not shown yet."""
     start = text.lstrip()
     return not start or any(
         start.startswith(opening) or opening.startswith(start) for opening in ("{", "<|python_tag|>", "<tool_call>")
     )
+
+
+def shortened(text: str) -> str:
+    """What a tool gave back, without its last quarter."""
+    return text[: len(text) * 3 // 4] + "..."

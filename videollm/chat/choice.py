@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import torch
 
 from videollm.chat.cache import KeyValueCache
-from videollm.chat.calls import Evidence
+from videollm.chat.calls import Evidence, times_in
 from videollm.chat.generation import Step, take_step
 from videollm.messages import TextPart
 
@@ -158,23 +158,12 @@ def _scores(
 
 # -- arguments ---------------------------------------------------------------------------------------------------------
 
-_CLOCK = r"(?:(\d{1,2}):)?(\d{1,3}):(\d{2}(?:\.\d+)?)"
-_TIME = re.compile(rf"(?<![\w.:]){_CLOCK}(?![\w:])|(?<![\w.:])(\d+(?:\.\d+)?)\s?(?:s|sec|seconds?)\b")
-
-
-def times_in(text: str) -> list[float]:
-    """The times that words name, in seconds: ``0:12``, ``1:02:03``, ``12.5 s``, ``at 3 seconds``."""
-    found = []
-    for hours, minutes, seconds, alone in _TIME.findall(text):
-        found.append(float(alone) if alone else 3600 * int(hours or 0) + 60 * int(minutes) + float(seconds))
-    return found
-
 
 def _call(name: str, question: str, lasts: Mapping[str, float], used: Sequence[Evidence]) -> Call | None:
     """A call for the user's question; None where there is nothing to call it with."""
     if name == "search":
         return name, {"query": question}
-    video = _video(question, lasts, used)
+    video = video_meant(question, lasts, used)
     if video is None:
         return None
     lasting = lasts[video]
@@ -192,7 +181,7 @@ def _call(name: str, question: str, lasts: Mapping[str, float], used: Sequence[E
     return (name, {"video": video, "start_seconds": start, "end_seconds": end}) if start < end else None
 
 
-def _video(question: str, lasts: Mapping[str, float], used: Sequence[Evidence]) -> str | None:
+def video_meant(question: str, lasts: Mapping[str, float], used: Sequence[Evidence]) -> str | None:
     """The video that the user names, in which something was found, or that came last."""
     named = [name for name in lasts if name in question]
     found = [one.video for one in used if one.video in lasts]
