@@ -73,7 +73,10 @@ def test_what_is_not_told_is_not_found(turns):
 def test_calls_answers_and_their_ends_are_learned(processor, turns):
     lasts, several = next((lasts, some) for lasts, some in turns if some[0].shows == "video" and len(some) == 2)
     for heard in (True, False):
-        ids, labels = encode_tool_turns(processor, lasts, several, heard)
+        ids, labels, again = encode_tool_turns(processor, lasts, several, heard)
+        for place, source in again:
+            assert labels[place] != -100 and ids[place] == ids[source] and source < place
+        assert len(again) >= sum(len((one.call or "").split()) > 1 for one in several) * 4, "the times of the calls"
         learned = processor.tokenizer.decode([label for label in labels if label != -100])
         said = [f"<call>{one.call}<eos>" * (one.call is not None) + f"{one.answer}<eos>" for one in several]
         assert learned == "".join(said) and len(ids) == len(labels)

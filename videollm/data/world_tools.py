@@ -530,8 +530,10 @@ _SILENCE = Waveform(np.zeros((1, 1), np.float32), 16000)
 
 def encode_tool_turns(
     processor: Any, lasts: float, turns: Sequence[ToolTurn], heard: bool
-) -> tuple[list[int], list[int]]:
-    """Token ids and labels of a conversation about a film; calls, answers and their ends are learned.
+) -> tuple[list[int], list[int], list[tuple[int, int]]]:
+    """Token ids and labels of a conversation about a film, and which places say again what stands at which.
+
+    Calls, answers and their ends are learned. A call says again words of the question, an answer some of what was told.
 
     Args:
         processor: of a model that calls tools.
@@ -553,7 +555,38 @@ def encode_tool_turns(
             messages.append(Message("tool", (ToolResultPart(call.call_id, turn.told), *shown)))
         messages.append(assistant(turn.answer, answer_ids(processor.tokenizer, turn.answer)))
     ids = processor.render(messages, clips, add_generation_prompt=False).input_ids
-    return ids, answer_labels(ids, processor)
+    labels = answer_labels(ids, processor)
+    tells = [flag for turn in turns for flag in ((True, turn.shows is None) if turn.call is not None else (False,))]
+    return ids, labels, _said_again(processor, ids, labels, tells)
+
+
+def _said_again(
+    processor: Any, ids: Sequence[int], labels: Sequence[int], tells: Sequence[bool]
+) -> list[tuple[int, int]]:
+    """(place, earlier place with the same token) for runs of two tokens or more, where calls and answers tell."""
+    openings = {*processor.tokenizer.convert_tokens_to_ids(["<user>", "<result>"])}
+    call_id = processor.call_token_ids[0]
+    edges = [place for place in range(1, len(ids)) if (labels[place] == -100) != (labels[place - 1] == -100)] + [
+        len(ids)
+    ]
+    found: list[tuple[int, int]] = []
+    for (start, end), tell in zip(zip(edges[::2], edges[1::2], strict=False), tells, strict=True):
+        before = max(place for place in range(start) if ids[place] in openings)
+        at = start + 2 if ids[start] == call_id else start
+        while tell and at < end:
+            length, source = max((_alike(ids, at, end, one, start), -one) for one in range(before, start))
+            if length >= 2:
+                found += [(at + step, -source + step) for step in range(length)]
+            at += max(length, 1)
+    return found
+
+
+def _alike(ids: Sequence[int], at: int, end: int, other: int, other_end: int) -> int:
+    """How many tokens from two places on are the same."""
+    length = 0
+    while at + length < end and other + length < other_end and ids[at + length] == ids[other + length]:
+        length += 1
+    return length
 
 
 def _clip(frames: Frames | None, heard: bool) -> Clip:

@@ -354,16 +354,17 @@ class ToolSamples(TorchDataset[dict[str, Any]]):
             shown = {
                 "videos": item["videos"] if item["seen"] else [],
                 "sounds": item["sounds"] if item["heard"] else [],
+                "said_again": _pairs([]),
             }
             return {"input_ids": item["input_ids"], "labels": item["labels"], **shown}
         self.items.visits += 1
         rng = np.random.default_rng([self.items.seed, 37, self.items.visits])
         lasts, turns = self.turns(rng)
         heard = rng.random() < 0.8
-        ids, labels = encode_tool_turns(self.items.processor, lasts, turns, heard)
+        ids, labels, again = encode_tool_turns(self.items.processor, lasts, turns, heard)
         if len(ids) > LONGEST_TOOL_TOKENS:
             turns = turns[:1]
-            ids, labels = encode_tool_turns(self.items.processor, lasts, turns, heard)
+            ids, labels, again = encode_tool_turns(self.items.processor, lasts, turns, heard)
         frames, segments = self._film(rng)
         videos = [(frames, _spread(lasts, len(frames)))]
         sounds = [(segments, _spread(lasts, len(segments)))] if heard else []
@@ -372,7 +373,7 @@ class ToolSamples(TorchDataset[dict[str, Any]]):
                 kept = self.clips[turn.clip]
                 unit, where = ("frame", videos) if turn.shows == "video" else ("segment", sounds)
                 where.append((kept[f"{unit}_states"], kept[f"{unit}_seconds"]))
-        return {"input_ids": ids, "labels": labels, "videos": videos, "sounds": sounds}
+        return {"input_ids": ids, "labels": labels, "videos": videos, "sounds": sounds, "said_again": _pairs(again)}
 
     def _film(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """The states of a film's frames ``(T, Q, D)`` and of its sound ``(S, D)``."""
@@ -393,6 +394,18 @@ class ToolSamples(TorchDataset[dict[str, Any]]):
 FILM_MOMENTS = 32
 """Frames, and segments of sound, that `tiny` is shown of a film."""
 LONGEST_TOOL_TOKENS = 232
+
+
+MOST_SAID_AGAIN = 64
+
+
+def _pairs(found: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """int ``(MOST_SAID_AGAIN, 2)``, -1 behind the last pair."""
+    pairs = torch.full((MOST_SAID_AGAIN, 2), -1)
+    kept = found[:MOST_SAID_AGAIN]
+    if kept:
+        pairs[: len(kept)] = torch.tensor(kept)
+    return pairs
 
 
 def _spread(lasts: float, count: int) -> torch.Tensor:

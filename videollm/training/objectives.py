@@ -533,6 +533,53 @@ class ConversationObjective(nn.Module):
         }
 
 
+class ToolObjective(ConversationObjective):
+    """Conversations with calls. Where one says again what stands before it, some heads are told where to look.
+
+    Saying again needs two heads behind each other: one that tells each token what stands before it, and one that finds
+    the token behind what was said last. From words alone the decoder does not find the two in 500 steps.
+
+    Args:
+        model: with what learns unfrozen.
+        again: whether heads are told.
+    """
+
+    def __init__(self, model: VideoLlamaForConditionalGeneration, again: bool) -> None:
+        super().__init__(model, ("audio", "video"), kept=True)
+        self.again = again
+        self._looks: dict[int, torch.Tensor] = {}
+        if not again:
+            return
+        for number in (BEFORE_LAYER, *AGAIN_LAYERS):
+            attention = model.language_model.model.layers[number].self_attn
+            attention.register_forward_hook(lambda _, __, out, number=number: self._looks.update({number: out[1]}))
+
+    def forward(self, input_ids: torch.Tensor, said_again: torch.Tensor, **batch: Any) -> dict[str, torch.Tensor]:
+        """``said_again`` int ``(B, P, 2)``: a place and the earlier one that says the same, -1 where there is no pair.
+
+        The rest: see `ConversationObjective.forward`.
+        """
+        outputs = super().forward(input_ids, **batch)
+        if not self.again:
+            return outputs
+        row, pair = (said_again[..., 0] > 0).nonzero(as_tuple=True)
+        place, source = said_again[row, pair].unbind(-1)
+        looks = {number: look[:, COPYING_HEAD].float().clamp(min=1e-5) for number, look in self._looks.items()}
+        before = looks[BEFORE_LAYER].diagonal(-1, 1, 2)
+        real = batch["attention_mask"][:, 1:].bool()
+        outputs["loss"] = outputs["loss"] - 0.1 * before[real].log().mean()
+        self.metrics["looks_before"] = before[real].detach().mean()
+        for number in AGAIN_LAYERS if len(place) else ():
+            found = looks[number][row, place - 1, source]
+            outputs["loss"] = outputs["loss"] - 0.3 * found.log().mean()
+            self.metrics[f"looks_again_{number}"] = found.detach().mean()
+        return outputs
+
+
+BEFORE_LAYER, AGAIN_LAYERS, COPYING_HEAD = 1, (2, 3), 7
+"""Layers and head of `tiny` that learn to say again; the first head of two of these layers looks for what is alike."""
+
+
 def _rows(
     media: dict[str, torch.Tensor], shown: torch.Tensor | None, names: tuple[str, ...]
 ) -> dict[str, torch.Tensor]:

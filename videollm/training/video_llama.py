@@ -30,6 +30,7 @@ from videollm.training.objectives import (
     AudioObjective,
     ConversationObjective,
     DecoderObjective,
+    ToolObjective,
     VisionObjective,
     add_accent,
     resemble,
@@ -231,7 +232,9 @@ def _world_objective(recipe: VideoLlamaRecipe, model: Any, processor: Any) -> tu
     if recipe.stage == "alignment":
         return AlignmentObjective(model), data, conversations
     if recipe.stage == "tools":
-        resemble(model, processor.tokenizer, "<result>", "<user>")
+        if not world.again:
+            resemble(model, processor.tokenizer, "<result>", "<user>")
+        return ToolObjective(model, world.again), data, conversations
     if recipe.stage == "stage1":
         for folder in recipe.start_from:
             tensors, _ = read_parts(folder)
