@@ -1,4 +1,4 @@
-"""Train `tiny_imagebind` from the ear of `tiny`: ``python scripts/make_tiny_imagebind.py`` puts it into videollm/assets.
+"""Train `tiny_imagebind` from the ear of `tiny` into videollm/assets: ``python scripts/make_tiny_imagebind.py``.
 
 Prints, before and behind the training, how well words find the sounds of held-out tracks; ``--score`` prints it alone,
 of the model in assets. About 10 minutes of one core.

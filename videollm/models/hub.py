@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 _LARGE_BYTES = 2**30
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
-_NAMES = ("tiny", "tiny_dual_encoder", "tiny_narrator", "tiny_rephraser", "tiny_lf_vila")
+_NAMES = ("tiny", "tiny_dual_encoder", "tiny_narrator", "tiny_rephraser", "tiny_lf_vila", "tiny_imagebind")
 EMBEDDED = {name: Path(__file__).resolve().parents[1] / "assets" / name for name in _NAMES}
-"""The models that come with the package. `load` is for the first one, which answers in a chat; the others are LaViLa's
-and LF-VILA's, see `videollm.models.families`."""
+"""The models that come with the package. `load` is for the first one, which answers in a chat; the others are LaViLa's,
+LF-VILA's and ImageBind's, see `videollm.models.families`."""
 
 
 def folder_of(name_or_folder: str | Path) -> Path:

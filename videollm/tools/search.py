@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videollm.errors import ConfigError
-from videollm.media.decode_worker import open_clip
+from videollm.media.decode_worker import inspect_clip, open_clip
+from videollm.media.sampling import FrameSampling, SoundSampling
 from videollm.media.source import Limits
 from videollm.media.write import atomic, cut_clip
 from videollm.moments.moment import Found, VectorKind
@@ -99,8 +100,8 @@ def vectors_like(
     """
     clip = open_clip(
         example,
-        frames=None if encoder is None else encoder.frames,
-        sound=None if ear is None else ear.sound,
+        frames=FrameSampling("centre", frames=1) if encoder is None else encoder.frames,
+        sound=SoundSampling("contiguous", 1) if ear is None else ear.sound,
         limits=limits,
     )
     made: dict[VectorKind, Any] = {
@@ -236,7 +237,7 @@ def _cell(value: Any) -> Any:
 
 
 def cut(hits: Sequence[Found], folder: Path, limits: Limits = LONG_FILE) -> list[Path]:
-    """Cut each hit out of its video into a file of its own, exactly: ``01-garden-12.0-16.0.mp4``.
+    """Cut each hit out of its video into a file of its own, exactly: ``01-garden-12.0-16.0.mp4``; a sound's is an .m4a.
 
     Args:
         hits: what was found, the best first.
@@ -257,6 +258,7 @@ def cut(hits: Sequence[Found], folder: Path, limits: Limits = LONG_FILE) -> list
     made = []
     for number, hit in enumerate(hits, 1):
         source = Path(hit.path)
-        name = f"{number:02d}-{source.stem}-{hit.start_seconds:.1f}-{hit.end_seconds:.1f}.mp4"
+        suffix = ".m4a" if inspect_clip(source, limits=limits).kind == "audio" else ".mp4"
+        name = f"{number:02d}-{source.stem}-{hit.start_seconds:.1f}-{hit.end_seconds:.1f}{suffix}"
         made.append(cut_clip(source, folder / name, hit.start_seconds, hit.end_seconds, limits=limits))
     return made
