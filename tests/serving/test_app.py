@@ -51,7 +51,7 @@ def test_an_answer_about_a_video(served, clip):
     assert answer.choices[0].message.content == alone(clip, "what is it", max_new_tokens=20)[0]
     assert answer.choices[0].finish_reason in ("stop", "length")
     assert answer.usage.completion_tokens <= 20 and answer.usage.prompt_tokens > 10
-    assert answer.coverage[0]["sentence"].startswith("saw 8 frames of video")  # what OpenAI's answers do not say
+    assert answer.coverage[0]["sentence"].startswith("saw 8 of ")  # what OpenAI's answers do not say
 
 
 def test_a_stream_joined_is_the_answer_and_tells_its_usage(served, clip):

@@ -21,7 +21,7 @@ from videollm.serving.chat_routes import Completions
 from videollm.serving.errors_to_status import status_of
 from videollm.serving.fetching import Fetcher
 from videollm.serving.incoming import Incoming
-from videollm.serving.model_worker import ModelWorker
+from videollm.serving.several_workers import Workers
 from videollm.serving.tool_routes import ToolRoutes
 from videollm.serving.uploads import Upload, UploadStore
 
@@ -72,7 +72,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 
 
 def service(
-    worker: ModelWorker,
+    worker: Workers,
     store: UploadStore,
     hosts: frozenset[str] | None,
     keys: frozenset[str] = frozenset(),
@@ -103,7 +103,7 @@ def rules_for(store: UploadStore, hosts: frozenset[str] | None, keys: frozenset[
 
 
 def routes(
-    worker: ModelWorker,
+    worker: Workers,
     store: UploadStore,
     answers: Counter[int],
     fetcher: Fetcher | None = None,
@@ -206,7 +206,7 @@ def _told(upload: Upload) -> dict[str, Any]:
     return {"id": upload.id, "object": "media", "name": upload.name, "bytes": upload.size_bytes}
 
 
-def metrics_of(worker: ModelWorker, store: UploadStore, tools: ToolRoutes, answers: Counter[int]) -> str:
+def metrics_of(worker: Workers, store: UploadStore, tools: ToolRoutes, answers: Counter[int]) -> str:
     """All counts, in the text format of Prometheus."""
     counts = worker.counts
     lines: list[str] = []

@@ -24,7 +24,7 @@ from videollm.serving.access import asker, error_body
 from videollm.serving.errors_to_status import status_of
 from videollm.serving.events import LAST_EVENT, EventStream, event, while_there
 from videollm.serving.incoming import Incoming
-from videollm.serving.model_worker import Conversation, ModelWorker, Turn
+from videollm.serving.model_worker import Conversation, Turn
 from videollm.serving.protocol import (
     ChatRequest,
     MediaRef,
@@ -35,6 +35,7 @@ from videollm.serving.protocol import (
     described,
     usage_chunk,
 )
+from videollm.serving.several_workers import Workers
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Completions:
         incoming: reads requests; files belong to their conversation, those uploaded before to who asks.
     """
 
-    def __init__(self, worker: ModelWorker, incoming: Incoming) -> None:
+    def __init__(self, worker: Workers, incoming: Incoming) -> None:
         self.worker, self.incoming = worker, incoming
         self._known: dict[str, Conversation] = {}
         """Conversations by what was said and shown in them, the one that was used last at the end."""

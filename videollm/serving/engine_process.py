@@ -17,6 +17,7 @@ import threading
 import time
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from typing import Protocol
 
 from videollm.serving.engine import Engine, Load, WorkerLimits, load_choice
 
@@ -34,6 +35,25 @@ and speaks with clients. Threads that wait for one another sleep: they would spi
 step would take up to twenty times as long."""
 LEAVE_SECONDS = 3.0
 """How long an engine may still take to end when its connection was closed."""
+
+
+class RunningEngine(Protocol):
+    """An engine, wherever it is, as a worker holds it."""
+
+    connection: Connection
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process, if that is on this machine."""
+        ...
+
+    def kill(self) -> None:
+        """Ends it whatever it is doing."""
+        ...
+
+    def end(self) -> str:
+        """Closes the connection, waits for the end, not for long, and says what it was."""
+        ...
 
 
 class EngineThread:

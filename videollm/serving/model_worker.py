@@ -45,7 +45,7 @@ from videollm.errors import (
 from videollm.media.decode_worker import open_clip
 from videollm.messages import Message, TextPart, ToolCallPart, ToolResultPart
 from videollm.serving.engine import LiveRuntime, Load, ModelChoice, Order, Runtime, WorkerLimits
-from videollm.serving.engine_process import EngineProcess, EngineThread
+from videollm.serving.engine_process import EngineProcess, EngineThread, RunningEngine
 
 __all__ = [
     "Conversation",
@@ -292,6 +292,7 @@ class ModelWorker:
         limits: what it takes on.
         load: makes a model and its processor of a choice, in this process; the engine is then a thread of it. None: the
             engine is in a process of its own, which can be killed and is then started again.
+        engine: starts an engine elsewhere; what it raises as OSError is tried again.
         clock: seconds that only grow.
         closed: called, from any thread, with the id of each conversation that is closed.
     """
@@ -302,6 +303,7 @@ class ModelWorker:
         limits: WorkerLimits | None = None,
         *,
         load: Load | None = None,
+        engine: Callable[[WorkerLimits], RunningEngine] = EngineProcess,
         clock: Callable[[], float] = time.monotonic,
         closed: Callable[[str], None] | None = None,
     ) -> None:
@@ -311,10 +313,11 @@ class ModelWorker:
         self.conversations: dict[str, Conversation] = {}
         self.state = "starting"
         """A few words for people: what the worker is doing with its model."""
-        self._load, self._clock = load, clock
+        self._clock = clock
+        self._start_engine = engine if load is None else lambda limits: EngineThread(load, limits)
         self._wanted = ModelChoice() if choice is None else choice
         self._runtime = _uncancellable()
-        self._engine: EngineThread | EngineProcess | None = None
+        self._engine: RunningEngine | None = None
         # Under the lock: orders to the engine, and what waits for reports of them; users of conversations.
         self._lock = threading.Lock()
         self._outbox: queue.SimpleQueue[Order | None] | None = self._new_outbox()
@@ -416,6 +419,16 @@ class ModelWorker:
     async def end(self, conversation: Conversation) -> None:
         """Closes a conversation and stops its answer."""
         await asyncio.to_thread(self._close, conversation)
+
+    def hand_over(self, conversation: Conversation, other: ModelWorker) -> None:
+        """Has another worker go on with a conversation that is not being used."""
+        with self._lock:
+            self.conversations.pop(conversation.id, None)
+            conversation.forgotten()
+            if self._outbox is not None:
+                self._outbox.put((0, "drop", ([conversation.id],)))
+        with other._lock:
+            other.conversations[conversation.id] = conversation
 
     async def add(self, conversation: Conversation, path: Path, name: str) -> Clip:
         """Decodes a file and shows it to the model with the next question.
@@ -745,9 +758,9 @@ class ModelWorker:
     def _attend(self) -> str:
         """Starts an engine and listens to it until its end; says what that was."""
         try:
-            engine = EngineProcess(self.limits) if self._load is None else EngineThread(self._load, self.limits)
+            engine = self._start_engine(self.limits)
         except OSError as error:
-            return f"could not be started ({error.strerror or error})"
+            return f"could not be started ({error.strerror or error or type(error).__name__})"
         self._engine, orders = engine, self._outbox
         assert orders is not None
         sender = threading.Thread(target=self._post, args=(engine, orders), name="model-orders", daemon=True)
@@ -776,7 +789,7 @@ class ModelWorker:
         self._engine = None
         return hung or how
 
-    def _post(self, engine: EngineThread | EngineProcess, orders: queue.SimpleQueue[Order | None]) -> None:
+    def _post(self, engine: RunningEngine, orders: queue.SimpleQueue[Order | None]) -> None:
         """In a thread, because an engine that hangs does not take them: hands it its orders."""
         while (order := orders.get()) is not None:
             number, name, arguments = order

@@ -29,8 +29,9 @@ from videollm.serving.errors_to_status import status_of
 from videollm.serving.events import LAST_EVENT, EventStream, event, while_there
 from videollm.serving.incoming import Incoming
 from videollm.serving.libraries import Libraries, Library
-from videollm.serving.model_worker import ModelWorker, Runtime
+from videollm.serving.model_worker import Runtime
 from videollm.serving.protocol import LONGEST_INLINE_CHARACTERS, Lenient, described, reference
+from videollm.serving.several_workers import Workers
 from videollm.serving.uploads import Upload
 from videollm.serving.worker_narrator import LongWork, WorkerNarrator
 from videollm.tools.index import LISTEN_QUESTION, LOOK_QUESTION, Crew
@@ -90,7 +91,7 @@ class ToolRoutes:
         moments: an index that everybody may search; None: there is none.
     """
 
-    def __init__(self, worker: ModelWorker, incoming: Incoming, moments: MomentStore | None = None) -> None:
+    def __init__(self, worker: Workers, incoming: Incoming, moments: MomentStore | None = None) -> None:
         self.worker, self.incoming, self.moments = worker, incoming, moments
         self.libraries = Libraries(incoming.store)
         self.under_way = 0
@@ -249,7 +250,7 @@ class ToolRoutes:
 
 
 def _narrating(
-    worker: ModelWorker, runtime: Runtime, upload: Upload, options: dict[str, Any]
+    worker: Workers, runtime: Runtime, upload: Upload, options: dict[str, Any]
 ) -> Callable[[LongWork[Any]], None]:
     """Tells narrations, sentences about what could not be read, and (windows that are done, of all)."""
     question = options.pop("question")
@@ -266,7 +267,7 @@ def _narrating(
 
 
 def _looking(
-    worker: ModelWorker, runtime: Runtime, library: Library, uploads: list[Upload]
+    worker: Workers, runtime: Runtime, library: Library, uploads: list[Upload]
 ) -> Callable[[LongWork[Any]], None]:
     """Tells (windows that are done, of all)."""
 

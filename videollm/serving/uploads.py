@@ -59,14 +59,21 @@ class UploadStore:
 
     Args:
         limits: what it keeps.
+        within: where its folder is made; None: where temporary ones are. Elsewhere, that of a killed process stays.
         clock: seconds that only grow.
     """
 
-    def __init__(self, limits: StoreLimits | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limits: StoreLimits | None = None,
+        *,
+        within: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.limits = StoreLimits() if limits is None else limits
         _remove_abandoned()
         # Only this user may enter it; resolved, as readers of files tell of them by their real paths.
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-")).resolve()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=within)).resolve()
         self._clock = clock
         self._uploads: dict[str, Upload] = {}
         self._lock = threading.Lock()

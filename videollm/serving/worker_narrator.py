@@ -14,7 +14,8 @@ from typing import Any, Generic, TypeVar
 
 from videollm.clips import Clip
 from videollm.errors import BusyError, UnavailableError
-from videollm.serving.model_worker import ModelChoice, ModelWorker, Runtime
+from videollm.serving.model_worker import ModelChoice, Runtime
+from videollm.serving.several_workers import Workers
 from videollm.tools.narrators import ChatNarrator, Sentence
 
 T = TypeVar("T")
@@ -103,7 +104,7 @@ class WorkerNarrator:
         work: in whose thread `describe` is called.
     """
 
-    def __init__(self, worker: ModelWorker, runtime: Runtime, question: str, work: LongWork[Any]) -> None:
+    def __init__(self, worker: Workers, runtime: Runtime, question: str, work: LongWork[Any]) -> None:
         self.identity: dict[str, Any] = {"model": [runtime.choice.model, runtime.choice.bits], "question": question}
         self.frames = runtime.frame_sampling(None)
         self.sound = runtime.sound_sampling
