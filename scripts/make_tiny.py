@@ -1,8 +1,8 @@
 """Train `tiny` from nothing and put it into videollm/assets/tiny: ``python scripts/make_tiny.py`` (or ``make tiny``).
 
 Runs the recipes train_configs/tiny_*.yaml: eye, ear and alignment one after the other on one core, the decoder's text
-beside them on another; then the decoder's harder questions and both stages on both cores. It may be stopped and started
-again at any time: finished steps are kept, an interrupted one goes on from its newest checkpoint.
+beside them on another; then the decoder's harder questions, both stages, and calls of tools, on both cores. It may be
+stopped and started again at any time: finished steps are kept, an interrupted one goes on from its newest checkpoint.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("vision", "audio", "dialogues", "stage1", "stage2")
+PARTS = ("vision", "audio", "stage1", "stage2", "tools")
 
 
 def _start(name: str) -> subprocess.Popen[bytes] | None:
@@ -51,7 +51,7 @@ def main() -> None:
         started = time.monotonic()
         _finish(name, _start(name), started)
     _finish("decoder", decoder, began)
-    for name in ("lookups", "questions", "cuts", "follows", "dialogues", "stage1", "stage2"):
+    for name in ("lookups", "questions", "cuts", "follows", "dialogues", "stage1", "stage2", "calls", "tools"):
         started = time.monotonic()
         _finish(name, _start(name), started)
     folders = tuple(str(ROOT / "runs/tiny" / name) for name in PARTS)

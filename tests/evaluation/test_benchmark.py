@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from videollm.errors import ConfigError
-from videollm.evaluation.benchmark import CONDITIONS, EgoMcq, PublishedBenchmark, WorldBenchmark, load_benchmark
+from videollm.evaluation.benchmark import (
+    CONDITIONS,
+    EgoMcq,
+    PublishedBenchmark,
+    ToolBenchmark,
+    WorldBenchmark,
+    load_benchmark,
+)
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -28,7 +35,8 @@ def test_shipped_benchmarks_load(path: Path) -> None:
     header = path.read_text(encoding="utf-8").split("\nname:")[0]
     assert all(line.startswith("#") or not line for line in header.splitlines())
     assert f"videollm evaluate eval_configs/{path.name}" in header and "Time:" in header
-    assert isinstance(benchmark, WorldBenchmark) or (isinstance(benchmark, PublishedBenchmark) and "Needs:" in header)
+    assert isinstance(benchmark, WorldBenchmark | PublishedBenchmark | ToolBenchmark)
+    assert isinstance(benchmark, WorldBenchmark) or "Needs:" in header
 
 
 def test_values_are_taken_as_written(tmp_path: Path) -> None:
@@ -65,6 +73,9 @@ def test_values_are_taken_as_written(tmp_path: Path) -> None:
         ("name: x\n", ["some.yaml", "missing key 'task'", "world, multi_instance_retrieval"]),
         ("name: x\ntask: egomqc\n", ["some.yaml", "no task 'egomqc'", "did you mean 'egomcq'?"]),
         ("name: x\ntask: egomcq\nmodel: m\nvideos: v\n", ["some.yaml", "missing key 'annotations'"]),
+        ("name: x\ntask: tool_use\nseconds: 5\n", ["some.yaml", "20 to 3600 seconds"]),
+        ("name: x\ntask: tool_use\nworkers: 2\n", ["some.yaml", "workers must be 1"]),
+        ("name: x\ntask: tool_use\nfilm: 2\n", ["some.yaml line 3", "did you mean 'films'?"]),
         (f"{PUBLISHED}batch: 3\n", ["some.yaml line 6", "'batch'", "did you mean 'batch_size'?"]),
         (f"{PUBLISHED}frames: 0\n", ["some.yaml", "frames must be at least 1"]),
         (f"{PUBLISHED}most_left_out: 2\n", ["some.yaml", "a share from 0 to 1"]),

@@ -65,6 +65,44 @@ class WorldBenchmark:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ToolBenchmark:
+    """A measurement of how a chat model calls tools about long films of the world, see `videollm.evaluation.tool_use`.
+
+    Attributes:
+        name: of the folder under ``runs/evaluation`` and of the report.
+        task: what is measured.
+        model: a name or folder for `videollm.models.hub.load`; one that calls tools itself.
+        films, seconds: how many films, and how long each is at least.
+        first_scene: the number of the first test scene; none is ever trained on.
+        questions: that need a tool, of all films together; as many are asked that need none.
+        films_folder: keep films and their indexes there, and take those that are there; None: they are removed.
+        workers: must be 1: what is measured is a conversation.
+    """
+
+    name: str
+    task: Literal["tool_use"]
+    model: str = "tiny"
+    films: int = 4
+    seconds: float = 600.0
+    first_scene: int = 100_000
+    questions: int = 200
+    films_folder: str | None = None
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        if not 0 <= self.first_scene < 9_000_000:
+            raise ValueError(f"first_scene must be from 0 to 9,000,000, found {self.first_scene}")
+        for name in ("films", "questions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
+        if not 20 <= self.seconds <= 3600:
+            raise ValueError(f"films last from 20 to 3600 seconds, found {self.seconds:g}")
+        if self.workers != 1:
+            raise ValueError(f"conversations are measured one by one: workers must be 1, found {self.workers}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PublishedBenchmark:
     """A measurement on published videos and annotations. Every task below has these keys beside its own.
 
@@ -280,7 +318,7 @@ class ParagraphAlignment(PublishedBenchmark):
     frames_per_clip: int | None = None
 
 
-Benchmark = WorldBenchmark | PublishedBenchmark
+Benchmark = WorldBenchmark | ToolBenchmark | PublishedBenchmark
 TASKS: dict[str, type[Benchmark]] = {
     "world": WorldBenchmark,
     "multi_instance_retrieval": MultiInstanceRetrieval,
@@ -293,6 +331,7 @@ TASKS: dict[str, type[Benchmark]] = {
     "long_questions": LongQuestions,
     "long_classes": LongClasses,
     "paragraph_alignment": ParagraphAlignment,
+    "tool_use": ToolBenchmark,
 }
 
 

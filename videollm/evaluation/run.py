@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from videollm.evaluation.benchmark import Benchmark, WorldBenchmark
+from videollm.evaluation.benchmark import Benchmark, ToolBenchmark, WorldBenchmark
 
 
 def evaluate(benchmark: Benchmark, out: Path, report: Callable[[str], None] = print) -> None:
@@ -23,6 +23,10 @@ def evaluate(benchmark: Benchmark, out: Path, report: Callable[[str], None] = pr
         from videollm.evaluation.world import evaluate_world
 
         evaluate_world(benchmark, out, report)
+    elif isinstance(benchmark, ToolBenchmark):
+        from videollm.evaluation.tool_use import evaluate_tools
+
+        evaluate_tools(benchmark, out, report)
     else:
         from videollm.evaluation.published import evaluate_published
 
