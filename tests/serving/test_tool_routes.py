@@ -7,11 +7,13 @@ import re
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.cli.bad_files import good, written
 from tests.serving.served import KEY, MODEL, OTHER_KEY, QUESTION, Served, data_url, until
 from videollm.errors import MomentIndexError
+from videollm.moments.embed import load_sight_encoder
 from videollm.moments.moment import Moment, Video
 from videollm.moments.store import MomentStore
 from videollm.serving import app as app_of
@@ -214,6 +216,40 @@ def test_moments_of_the_index_tell_no_folders_of_the_machine(served, moments):
 )
 def test_what_cannot_be_found(served, body, status, words):
     refused(posted(served, "/v1/moments", body), status, words)
+
+
+def indexed(folder):
+    """Videos in a library, also while it is being written anew."""
+    with contextlib.suppress(MomentIndexError, ValueError, RuntimeError, OSError):
+        return MomentStore.open(folder).videos()
+    return []
+
+
+def test_an_encoder_finds_by_what_is_seen_in_uploads_and_in_the_index(clip, tmp_path, monkeypatch):
+    """As the encoder itself finds in the same store; and what is left after a deletion still has its vectors."""
+    sight = load_sight_encoder("tiny_dual_encoder")
+    vectors = dict(zip("ab", (sight.words("a red circle moves left"), sight.words("a dog barks")), strict=True))
+    index = MomentStore.create(tmp_path / "index", {"seen": sight.width}, {"seen": sight.name})
+    for name, vector in vectors.items():
+        index.put(Video(f"/films/{name}.mp4", name, 4.0, 1, "hand"), [Moment(0.0, 4.0, "", "", {"seen": vector})])
+    assert np.allclose(index.moments("/films/a.mp4", with_vectors=True)[0].vectors["seen"], vectors["a"], atol=1e-6)
+    monkeypatch.setattr(app_of, "JANITOR_SECONDS", 0.05)
+    one = Served(moments=index, encoder="tiny_dual_encoder")
+    try:
+        assert one.worker.runtime.encoder == (sight.name, sight.width)
+        hits = one.http.post("/v1/moments", json={"query": "a red circle moves left", "limit": 1}).json()["data"]
+        assert [hit["video"] for hit in hits] == ["a.mp4"] and "seen" in str(hits[0]["why"])
+        ids = [one.http.post("/v1/media", content=clip.read_bytes() + bytes(n)).json()["id"] for n in range(2)]
+        asked = {"query": "zzz", "media": [f"media:{each}" for each in ids]}  # no word of it is told
+        before = one.http.post("/v1/moments", json=asked).json()["data"]
+        assert {hit["media"] for hit in before} == set(asked["media"])
+        one.http.delete(f"/v1/media/{ids[0]}")
+        (folder,) = one.store.folder.glob("moments-*")
+        until(lambda: len(indexed(folder)) == 1)
+        left = one.http.post("/v1/moments", json=asked | {"media": asked["media"][1:]}).json()["data"]
+        assert left == [hit for hit in before if hit["media"] == asked["media"][1]]
+    finally:
+        one.close()
 
 
 def test_words_are_no_query_language(served):

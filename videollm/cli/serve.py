@@ -27,6 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="files may be fetched from this host, by https; may be said again; default: nothing is fetched",
     )  # fmt: skip
     parser.add_argument("--index", metavar="INDEX", help="what videollm index has made; everybody may search it")
+    parser.add_argument(
+        "--encoder", metavar="NAME|DIR",
+        help="a LaViLa dual encoder (tiny_dual_encoder): moments are found by what is seen, too; the index's, if given",
+    )  # fmt: skip
     parser.add_argument("--at-once", type=int, metavar="N", help="questions answered together, at most")
     parser.add_argument("--waiting", type=int, metavar="N", help="questions that wait; one more is refused (429)")
 
@@ -57,13 +61,19 @@ def run(args: argparse.Namespace) -> int:
         from videollm.moments.store import MomentStore
 
         moments = MomentStore.open(args.index)
+    if args.encoder is not None:
+        from videollm.moments.embed import name_of
+
+        name = name_of(args.encoder)
+        if moments is not None:
+            moments.check_encoder("seen", name)
     sock = bound(args.host, args.port)
     from videollm.serving.app import service
     from videollm.serving.model_worker import ModelChoice, ModelWorker, WorkerLimits
     from videollm.serving.uploads import UploadStore
 
     told = {name: getattr(args, name) for name in ("at_once", "waiting") if getattr(args, name) is not None}
-    choice = ModelChoice(args.model, args.bits, args.device)
+    choice = ModelChoice(args.model, args.bits, args.device, args.encoder)
     worker, store = ModelWorker(choice, WorkerLimits(**told)).start(), UploadStore()
 
     def ended() -> None:

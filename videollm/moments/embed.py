@@ -79,9 +79,14 @@ def load_sight_encoder(folder: str | Path, device: str | None = None) -> SightEn
         raise ModelNotFoundError(
             f"no dual encoder in {folder} ({error}); give the folder that videollm convert lavila made of one"
         ) from error
+    return SightEncoder(model, processor, name_of(folder))
+
+
+def name_of(folder: str | Path) -> str:
+    """The name of the weights in a folder. Raises ModelNotFoundError: there is no such folder."""
     digest = hashlib.sha256()
     for file in sorted(hub.folder_of(folder).glob("*.safetensors")):
         with file.open("rb") as opened:
             while block := opened.read(2**20):
                 digest.update(block)
-    return SightEncoder(model, processor, f"lavila-{digest.hexdigest()[:16]}")
+    return f"lavila-{digest.hexdigest()[:16]}"

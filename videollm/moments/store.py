@@ -218,16 +218,26 @@ class MomentStore:
                 self._known = version, sorted((Video(**row) for row in rows), key=lambda video: video.path)
         return list(self._known[1])
 
-    def moments(self, path: str) -> list[Moment]:
-        """What is told of the windows of a video, in their order, without vectors; none where it is not stored."""
+    @property
+    def widths(self) -> dict[VectorKind, int]:
+        """Numbers in a vector, by the kinds that are stored."""
+        schema = self._moments.schema
+        return {kind: schema.field(kind).type.list_size for kind in VECTOR_KINDS if kind in schema.names}
+
+    def moments(self, path: str, *, with_vectors: bool = False) -> list[Moment]:
+        """What is told of the windows of a video, in their order; none where it is not stored."""
         columns = ["start_seconds", "end_seconds", "narration", "sound"]
+        kinds = list(self.widths) if with_vectors else []
         with _in_words(self.address):
             video = self._stored(path)
             if video is None:
                 return []
             query = self._moments.search().where(f"video = {_quoted(video.content)}")
-            rows = query.select(columns).limit(max(video.moments, 1)).to_list()
-        return [Moment(**row) for row in sorted(rows, key=lambda row: (row["start_seconds"], row["end_seconds"]))]
+            rows = query.select([*columns, *kinds]).limit(max(video.moments, 1)).to_list()
+        rows.sort(key=lambda row: (row["start_seconds"], row["end_seconds"]))
+        vectors = [{kind: np.asarray(row[kind], np.float32) for kind in kinds if row[kind] is not None} for row in rows]
+        told = zip(rows, vectors, strict=True)
+        return [Moment(**{name: row[name] for name in columns}, vectors=found) for row, found in told]
 
     def __len__(self) -> int:
         """Moments, those of videos that are just being stored included."""

@@ -35,6 +35,7 @@ from videollm.media.source import Limits
 from videollm.messages import Message, ToolCallPart, ToolResultPart
 from videollm.models import hub
 from videollm.models.memory import free_bytes, token_cache_bytes
+from videollm.moments.embed import SightEncoder, load_sight_encoder
 from videollm.tools.router import Router
 
 log = logging.getLogger(__name__)
@@ -60,11 +61,13 @@ class ModelChoice:
         model: a name or a folder, as for `videollm.models.hub.load`.
         bits: 4 or 8: quantise the decoder; None: full precision.
         device: None: the best there is.
+        encoder: a dual encoder, loaded beside it, by which videos are searched; None: by words alone.
     """
 
     model: str = "tiny"
     bits: int | None = None
     device: str | None = None
+    encoder: str | None = None
 
     @property
     def name(self) -> str:
@@ -136,6 +139,7 @@ class Runtime:
         free_bytes: what was free on its device when it was loaded.
         usual_sampling: which frames of a clip it looks at, if not told otherwise.
         sound_sampling: which stretches of a sound it listens to; None: it has no ear.
+        encoder: name and numbers in a vector of the dual encoder beside it; None: there is none.
     """
 
     choice: ModelChoice
@@ -147,6 +151,7 @@ class Runtime:
     free_bytes: int
     usual_sampling: FrameSampling
     sound_sampling: SoundSampling | None
+    encoder: tuple[str, int] | None
 
     def idle_bytes(self, limits: WorkerLimits) -> int:
         """What conversations that are idle may hold."""
@@ -175,10 +180,12 @@ class LiveRuntime(Runtime):
 
     model: Any
     processor: Any
+    sight: SightEncoder | None = None
 
     @classmethod
     def of(cls, choice: ModelChoice, model: Any, processor: Any) -> LiveRuntime:
         hears = model.config.audio_config is not None
+        sight = None if choice.encoder is None else load_sight_encoder(choice.encoder, choice.device)
         return cls(
             choice=choice,
             hears=hears,
@@ -189,8 +196,10 @@ class LiveRuntime(Runtime):
             free_bytes=free_bytes(model.device) or UNKNOWN_FREE_BYTES,
             usual_sampling=FrameSampling(**processor.frame_sampling),
             sound_sampling=SoundSampling(**processor.sound_sampling) if hears else None,
+            encoder=None if sight is None else (sight.name, sight.width),
             model=model,
             processor=processor,
+            sight=sight,
         )
 
     @property
@@ -365,7 +374,9 @@ class Engine:
         self._report(None, "loading", f"loading {choice.name}")
         runtime = LiveRuntime.of(choice, *self._load_choice(choice, lambda words: self._report(None, "loading", words)))
         self._runtime, self._stepper = runtime, Stepper(runtime.model)
-        self._tools = Router.of_model(runtime.model, runtime.processor, files_limits=self._limits.media)
+        self._tools = Router.of_model(
+            runtime.model, runtime.processor, files_limits=self._limits.media, encoder=runtime.sight
+        )
         self._report(None, "loaded", runtime.facts)
 
     def open(

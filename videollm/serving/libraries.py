@@ -14,6 +14,7 @@ from videollm.media.source import Limits
 from videollm.moments.moment import Found
 from videollm.moments.store import MomentStore
 from videollm.serving.uploads import Upload, UploadStore
+from videollm.serving.worker_encoder import WorkerEncoder
 from videollm.tools.index import Crew, index
 from videollm.tools.search import search
 
@@ -44,11 +45,16 @@ class Library:
             raise MediaUnreadableError(self.uploads[path].in_words(reason))
 
     def search(
-        self, words: str, uploads: Sequence[Upload], between_seconds: tuple[float, float] | None, limit: int
+        self,
+        words: str,
+        uploads: Sequence[Upload],
+        between_seconds: tuple[float, float] | None,
+        limit: int,
+        encoder: WorkerEncoder | None = None,
     ) -> list[tuple[Upload, Found]]:
-        """The best moments, each with its upload."""
+        """The best moments, each with its upload; ``encoder`` is that of the crew that looked at them."""
         store, paths = MomentStore.open(self.folder), [str(upload.path) for upload in uploads]
-        found = search(store, words, paths=paths, between_seconds=between_seconds, limit=limit)
+        found = search(store, words, encoder=encoder, paths=paths, between_seconds=between_seconds, limit=limit)
         return [(self.uploads[one.path], one) for one in found]
 
     def forget(self, gone: Sequence[str]) -> None:
@@ -57,10 +63,11 @@ class Library:
         fresh = self.folder.with_name(f"new-{self.folder.name}")
         try:
             if kept:
-                before, after = MomentStore.open(self.folder), MomentStore.create(fresh, {}, {})
+                before = MomentStore.open(self.folder)
+                after = MomentStore.create(fresh, before.widths, before.encoders)
                 for video in before.videos():
                     if video.path in kept:
-                        after.put(video, before.moments(video.path))
+                        after.put(video, before.moments(video.path, with_vectors=True))
                 after.tidy()
         except BaseException:  # better nothing than too much
             self.uploads, self._whole = {}, set()

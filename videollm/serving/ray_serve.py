@@ -60,6 +60,7 @@ class Settings(BaseModel):
     at_once: int = Field(default=16, ge=1, description="questions that an engine answers together")
     waiting: int = Field(default=32, ge=1, description="questions that wait for an engine")
     allow_hosts: list[str] = Field(default_factory=list, description="of which files are fetched, by https")
+    encoder: str | None = Field(default=None, description="a dual encoder: a name, or a folder on every machine")
     index: str | None = Field(default=None, description="what everybody may search: on the machine of the app")
     uploads: str | None = Field(default=None, description="a private folder that all machines see; None: of this one")
 
@@ -142,7 +143,7 @@ class Service:
         self.moments = None if settings.index is None else MomentStore.open(settings.index)
         self.fetcher = Fetcher(settings.allow_hosts)
         self.store = UploadStore(within=None if settings.uploads is None else Path(settings.uploads))
-        choice = ModelChoice(settings.model, settings.bits, settings.device)
+        choice = ModelChoice(settings.model, settings.bits, settings.device, settings.encoder)
         limits = WorkerLimits(at_once=settings.at_once, waiting=settings.waiting)
 
         def worker() -> ModelWorker:

@@ -33,6 +33,7 @@ from videollm.serving.model_worker import Runtime
 from videollm.serving.protocol import LONGEST_INLINE_CHARACTERS, Lenient, described, reference
 from videollm.serving.several_workers import Workers
 from videollm.serving.uploads import Upload
+from videollm.serving.worker_encoder import WorkerEncoder, waiting_on
 from videollm.serving.worker_narrator import LongWork, WorkerNarrator
 from videollm.tools.index import LISTEN_QUESTION, LOOK_QUESTION, Crew
 from videollm.tools.narrate import Narration, narrate
@@ -179,20 +180,31 @@ class ToolRoutes:
             _check_stretch(asked.start_seconds, asked.end_seconds)
         between = (asked.start_seconds, NO_END_SECONDS if asked.end_seconds is None else asked.end_seconds)
         if asked.media is None:
-            found = await asyncio.to_thread(self._in_index, asked.query, between, asked.limit)
+            encoder = None if self.moments is None else await self._encoder(self.moments.encoders.get("seen"))
+            found = await asyncio.to_thread(self._in_index, asked.query, between, asked.limit, encoder)
         else:
             who = asker(request.scope)
             uploads = [self._uploaded(name, who) for name in dict.fromkeys(asked.media)]
             async with self.libraries.opened(who) as library:
                 await self._look_through(request, library, library.missing(uploads))
-                hits = await asyncio.to_thread(library.search, asked.query, uploads, between, asked.limit)
+                encoder = await self._encoder()
+                hits = await asyncio.to_thread(library.search, asked.query, uploads, between, asked.limit, encoder)
             found = [_moment(one, f"media:{upload.id}", upload.name) for upload, one in hits]
         return JSONResponse({"object": "list", "data": found})
 
-    def _in_index(self, query: str, between: tuple[float, float], limit: int) -> list[dict[str, Any]]:
+    async def _encoder(self, name: str | None = None) -> WorkerEncoder | None:
+        """That of the worker, if it has one; of this name, if one is given to whose vectors words are compared."""
+        runtime = await self._runtime(None)
+        if runtime.encoder is None or name not in (None, runtime.encoder[0]):
+            return None
+        return WorkerEncoder(self.worker, runtime, waiting_on(asyncio.get_running_loop()))
+
+    def _in_index(
+        self, query: str, between: tuple[float, float], limit: int, encoder: WorkerEncoder | None
+    ) -> list[dict[str, Any]]:
         if self.moments is None:
             raise RequestError("media: name uploads as media:ID; this service was started without an index to search")
-        found = search(self.moments, query, between_seconds=between, limit=limit)
+        found = search(self.moments, query, encoder=encoder, between_seconds=between, limit=limit)
         # Which folders the machine has is nobody's business: names begin where the videos' folders part.
         folders = {os.path.dirname(video.path) for video in self.moments.videos()}
         root = os.path.commonpath(folders) if folders else ""
@@ -273,7 +285,8 @@ def _looking(
 
     def work(long: LongWork[Any]) -> None:
         listener = WorkerNarrator(worker, runtime, LISTEN_QUESTION, long) if runtime.hears else None
-        crew = Crew(WorkerNarrator(worker, runtime, LOOK_QUESTION, long), listener)
+        encoder = None if runtime.encoder is None else WorkerEncoder(worker, runtime, long.on_the_loop)
+        crew = Crew(WorkerNarrator(worker, runtime, LOOK_QUESTION, long), listener, encoder)
         library.add(uploads, crew, worker.limits.media, lambda done, total: long.tell((done, total)))
 
     return work

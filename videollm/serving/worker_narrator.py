@@ -119,27 +119,30 @@ class WorkerNarrator:
             UnavailableError: another model was loaded, or the worker ends.
         """
         arguments = (self._choice, self._question, list(clips), candidates, seed)
+        return self._work.on_the_loop(lambda: found_by(self._worker, _described, *arguments))
 
-        async def described() -> list[list[Sentence]]:
-            until = self._loop_time() + PATIENCE_SECONDS
-            while True:
-                try:
-                    errand = self._worker.run(_described, *arguments)
-                    break
-                except BusyError:
-                    if self._loop_time() > until:
-                        raise
-                    await asyncio.sleep(RETRY_SECONDS)
-            async with errand as items:
-                async for found in items:
-                    return found
-            raise UnavailableError("the work was ended before it was done; begin it again")
 
-        return self._work.on_the_loop(described)
+async def found_by(worker: Workers, function: Callable[..., Iterator[T]], *arguments: Any) -> T:
+    """What a function finds first beside a worker's model; a full queue is asked again for a while.
 
-    @staticmethod
-    def _loop_time() -> float:
-        return asyncio.get_running_loop().time()
+    Raises:
+        BusyError: it stays full.
+        UnavailableError: the worker ends.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + PATIENCE_SECONDS
+    while True:
+        try:
+            errand = worker.run(function, *arguments)
+            break
+        except BusyError:
+            if loop.time() > until:
+                raise
+            await asyncio.sleep(RETRY_SECONDS)
+    async with errand as items:
+        async for found in items:
+            return found
+    raise UnavailableError("the work was ended before it was done; begin it again")
 
 
 def _described(
