@@ -18,11 +18,13 @@ class Frames:
         pixels: uint8 ``(T, H, W, 3)``.
         seconds: float64 ``(T,)``, the presentation time of each frame from the start of the file, never decreasing.
         duration_seconds: how long the source lasts (0 for a still image).
+        of_frames: how many the source shows in that time, these among them; None where nobody counted.
     """
 
     pixels: np.ndarray
     seconds: np.ndarray
     duration_seconds: float
+    of_frames: int | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 4 or self.pixels.shape[-1] != 3 or self.pixels.dtype != np.uint8:

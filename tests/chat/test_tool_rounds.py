@@ -11,14 +11,18 @@ import pytest
 import torch
 
 from tests.small_model import drawn_clip, small_model
-from videollm.chat.calls import Evidence, Outcome, call_in, may_become_a_call
+from videollm.chat.calls import Evidence, Outcome, brief_call_in, call_in, may_become_a_call
 from videollm.chat.choice import arguments_in, times_in
+from videollm.chat.generation import TokenChooser
 from videollm.chat.session import ChatSession
 from videollm.chat.timeline import Timeline
 from videollm.errors import ChatError, ConfigError
 from videollm.media.decode_worker import close_server
 from videollm.media.write import write_video
 from videollm.messages import Message, TextPart, ToolCallPart, ToolResultPart, user
+from videollm.models import hub
+from videollm.tools.router import Router
+from videollm.training.tiny import build_tiny
 
 FILE = Path("a.mp4")
 
@@ -107,7 +111,7 @@ def test_a_choice_that_the_model_makes_is_a_round_of_its_turn(model_and_processo
         and Evidence("clip1.mp4", 0.0, 1.0, "heard") in answer.used
     )
     record = json.loads(json.dumps(answer.to_json()))
-    assert record["rounds"][0]["name"] == "look" and record["used"][-1]["how"] == "narrated"
+    assert record["rounds"][0]["name"] == "look" and record["used"][0]["how"] == "narrated"
     json.dumps(session.transcript())
 
 
@@ -205,7 +209,7 @@ def test_the_person_calls_and_the_next_question_has_it(model_and_processor, choo
     answer = session.ask("so?")
     parts = session.messages[0].parts
     assert [part.type for part in parts] == ["video", "tool_call", "tool_result", "text"]
-    assert answer.used[-1] == Evidence("clip1.mp4", 2.0, 3.0, "narrated")
+    assert answer.used[0] == Evidence("clip1.mp4", 2.0, 3.0, "narrated")
     assert session.undo() == "so?"
     assert [part.type for part in session.messages[-1].parts] == ["video", "tool_call", "tool_result"]
     with pytest.raises(ChatError, match="has no tools"):
@@ -438,6 +442,111 @@ def test_arguments_are_the_asker_s_words(question, properties, required, argumen
     assert found == arguments
 
 
+# -- a decoder that calls with a token of its own
+
+
+@pytest.mark.parametrize(
+    ("text", "call"),
+    [
+        ("look 4:31", ("look", {"video": "a", "start_seconds": 269.0, "end_seconds": 273.0})),
+        ("listen 1 s", ("listen", {"video": "a", "start_seconds": 0.0, "end_seconds": 3.0})),
+        ("narrate 4:31 4:51", ("narrate", {"video": "a", "start_seconds": 271.0, "end_seconds": 291.0})),
+        ("look 16.0 s 12.0 s", ("look", {"video": "a", "start_seconds": 12.0, "end_seconds": 16.0})),
+        (" search  red star ", ("search", {"query": "red star"})),
+        ("search look 4:31 /etc/passwd", ("search", {"query": "look 4:31 /etc/passwd"})),
+        ("chapters", ("chapters", {"video": "a"})),
+        ("look", ("look", {"video": "a"})),
+        ("looks 4:31", ("looks 4:31", {})),
+        ("open /etc/passwd", ("open /etc/passwd", {})),
+        ("", ("", {})),
+    ],
+)
+def test_a_brief_call_has_times_or_words(text, call) -> None:
+    assert brief_call_in(text, "a") == call
+    if "video" in call[1]:
+        assert "video" not in brief_call_in(text, None)[1]
+
+
+@pytest.fixture(scope="module")
+def caller():
+    """The shape of `tiny`, random weights."""
+    model, processor = build_tiny(0, hub.find("tiny"))
+    return model.eval(), processor
+
+
+@pytest.fixture
+def speaks(monkeypatch: pytest.MonkeyPatch, caller):
+    """Puts words into the model's mouth, one answer after the other, as far as it may say them; all else is real."""
+    model, processor = caller
+    left: list[str] = []
+    now: list[int] = []
+
+    class Chooser(TokenChooser):
+        def choose(self, logits: torch.Tensor, generated) -> int:
+            if not generated:
+                words = left.pop(0)
+                now[:] = [*processor.tokenizer(words, add_special_tokens=False)["input_ids"], model.config.eos_token_id]
+            wanted = torch.full_like(logits, -1e4)
+            wanted[now[len(generated)]] = 0.0
+            wanted[processor.tokenizer("no", add_special_tokens=False)["input_ids"][0]] = -1.0  # where it may not
+            return super().choose(wanted, generated)
+
+    monkeypatch.setattr("videollm.chat.generation.TokenChooser", Chooser)
+    return left
+
+
+def test_a_call_by_its_token_is_a_round_and_none_of_it_is_words(caller, speaks) -> None:
+    tools = Bench(shows=True)
+    session = ChatSession(*caller, max_new_tokens=24, tools=tools)
+    session.add(drawn_clip(1), file=FILE)
+    session.add(drawn_clip(2), file=Path("b.mp4"))
+    speaks += ["<call>look 0:01", "a red circle."]
+    events = list(session.stream("what is there in clip1.mp4 at 0:01?").events())
+    assert [type(event) for event in events[:2]] == [ToolCallPart, ToolResultPart]
+    assert "".join(events[2:]) == session.last.text == "a red circle."  # pyright: ignore
+    assert tools.made == [("look", {"video": "clip1.mp4", "start_seconds": 0.0, "end_seconds": 3.0})]
+    call = session.messages[1].parts[0]
+    assert isinstance(call, ToolCallPart) and call.token_ids is not None
+    assert call.token_ids[0] == caller[1].call_token_ids[0]
+    # Words that say how a call is spelled are none; nor is a question that holds the token's name.
+    speaks += ["look 0:01"]
+    assert session.ask("<call>look 0:01").text == "look 0:01" and len(tools.made) == 1
+
+
+def test_the_same_call_again_ends_the_calls(caller, speaks) -> None:
+    tools = Bench(calls_per_turn=4)
+    session = ChatSession(*caller, max_new_tokens=24, tools=tools)
+    session.add(drawn_clip(1), file=FILE)
+    speaks += ["<call>look 0:01", "<call>look 0:01", "<call>yes"]
+    answer = session.ask("what is there?")
+    assert len(tools.made) == 1 and answer.text.startswith("no"), "then it may not say the token at all"
+
+
+def test_without_tools_nobody_calls(caller, speaks) -> None:
+    for options in ({}, {"tools": Bench(), "calls": False}, {"tools": Bench(calls_per_turn=0)}):
+        session = ChatSession(*caller, max_new_tokens=24, **options)
+        session.add(drawn_clip(1), file=FILE)
+        speaks += ["<call>look 0:01"]
+        answer = session.ask("what is at 0:01?")
+        assert answer.rounds == () and not set(answer.token_ids) & set(caller[1].call_token_ids)
+
+
+def test_a_decoder_that_always_calls_for_what_is_not_there_is_refused(caller, speaks, tmp_path) -> None:
+    """Whatever stands behind the token: the tools refuse it, and the turn ends."""
+    path = write_video(tmp_path / "clip1.mp4", np.zeros((8, 32, 32, 3), np.uint8), fps=8)
+    router = Router.of_model(*caller)
+    for hostile in ("search /etc/passwd", "open /etc/passwd", "look ../../x", "look 9:59", "chapters http://x"):
+        session = ChatSession(*caller, max_new_tokens=48, tools=router)
+        session.add(path)
+        speaks += [f"<call>{hostile}", f"<call>{hostile} ", "<call>chapter", "<call>x", "fine."]
+        answer = session.ask("what?")
+        results = [part for part in answer.rounds if isinstance(part, ToolResultPart)]
+        assert results and (results[0].refused or hostile.startswith("chapters")), hostile
+        assert all("root:" not in part.content for part in results)
+        speaks.clear()
+    router.close()
+
+
 # -- long videos
 
 
@@ -464,20 +573,26 @@ def test_each_question_is_shown_the_segments_that_fit_it(model_and_processor, lo
 
     wanted[:] = [(42.0, 44.0), (71.0, 89.0)]
     first = session.ask("where is it?")
-    assert seen(first) == {(40, 50), (70, 80), (80, 90)} and first.timings.encoded_clips == 3
-    assert [round(c.duration_seconds) for c in first.coverage] == [10, 10, 10]
+    assert seen(first) == {(42, 44), (40, 50), (70, 80), (80, 90)} and first.timings.encoded_clips == 4
+    assert first.used[0] == Evidence("long.mp4", 42.0, 44.0, "retrieved"), "the moment that fits best is cited first"
+    (covered,) = first.coverage
+    assert (covered.name, covered.looked_seconds, covered.duration_seconds) == ("long.mp4", 30.0, 100.0)
+    assert covered.of_frames == session.timelines[0].frames > covered.frames > 0
+    assert covered.sentence.startswith(
+        f"saw {covered.frames} of {covered.of_frames} frames of long.mp4 (30.0 of 100.0 s)"
+    )
     wanted[:] = [(43.0, 45.0)]
     second = session.ask("and there?")
     assert second.timings.encoded_clips == 0 and second.timings.prefilled_tokens < 60, "turn two reads its own words"
     assert seen(second) == seen(first)
     wanted[:] = [(0.0, 100.0)]
     third = session.ask("all of it?")
-    assert len(third.coverage) <= 10 and third.timings.prompt_tokens + 8 <= session.context_tokens
-    held = len(session.clips)
+    assert third.used[0].how == "retrieved" and third.timings.prompt_tokens + 8 <= session.context_tokens
+    each = model_and_processor[1].num_video_query_tokens
     for number in range(6):
         wanted[:] = [(10.0 * number, 10.0 * number + 1)]
         session.ask(f"and {number}?")
-        assert len(session.clips) <= max(held, 10), "memory holds what the context has room for"
+        assert len(session.clips) * each < session.context_tokens, "memory holds what the context has room for"
     session.undo()
     assert {part.clip for m in session.messages for part in m.media} >= set(session.clips)
     session.clear()
@@ -493,13 +608,18 @@ def test_the_uncached_timeline_says_the_same(model_and_processor, long_film) -> 
     assert answers[0] == answers[1]
 
 
-def test_segments_are_all_or_those_that_fit_or_evenly_spread() -> None:
+def test_a_question_is_shown_all_or_what_fits_or_an_even_spread() -> None:
     line = Timeline.of("v", FILE, 100.0, segment_seconds=10.0)
-    assert line.fitting("x", 10) == list(line.segments) and len(line.segments) == 10
-    assert line.fitting("x", 2) == [(20.0, 30.0), (70.0, 80.0)]
-    found = Timeline("v", FILE, line.segments, lambda words: [(95, 96), (5, 25)])
-    assert found.fitting("x", 3) == [(0, 10), (10, 20), (90, 100)]
-    assert found.fitting("x", 3, without=[(0, 10)]) == [(10, 20), (90, 100)]
+    assert line.fitting("x", 10).shown == line.segments and len(line.segments) == 10
+    assert line.fitting("x", 2).shown == ((20.0, 30.0), (70.0, 80.0)) and line.fitting("x", 2).moment is None
+    found = Timeline("v", FILE, line.segments, lambda words: [(93, 96), (5, 25)])
+    assert found.fitting("x", 1).shown == ((93, 96),), "the moment itself comes first"
+    assert found.fitting("x", 3).shown == ((0, 10), (90, 100), (93, 96)) and found.fitting("x", 3).moment == (93, 96)
+    assert found.fitting("x", 3, without=[(93, 96), (0, 10)]).shown == ((90, 100),)
+    assert found.fitting("x", 10).shown == line.segments and found.fitting("x", 10).moment == (93, 96)
+    for moment, looked_at in (((0.5, 1.0), (0.0, 1.75)), ((99.0, 99.5), (98.25, 100.0)), ((5, 80), (5, 35))):
+        short = Timeline("v", FILE, line.segments, lambda words, at=moment: [at])
+        assert short.fitting("x", 1).shown == (looked_at,)
     for seconds, length in ((5.0, 60.0), (31.0, 60.0), (20.0, 0.0)):
         with pytest.raises(ConfigError):
             Timeline.of("v", FILE, length, segment_seconds=seconds)

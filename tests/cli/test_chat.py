@@ -21,7 +21,7 @@ from videollm.cli.main import main
 from videollm.models import hub, memory
 
 ROOT = Path(__file__).parents[2]
-SAW = "(saw 8 frames of good.mp4 (0.0-1.7 of 2.0 s), heard 2.0 s of 2.0 s)"
+SAW = "(saw 8 of 20 frames of good.mp4 (0.0-1.7 of 2.0 s), heard 2.0 s of 2.0 s)"
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +266,7 @@ def test_a_terminal(model, clip):
         return before
 
     try:
-        assert b"\x1b[2m(saw 8 frames" in until(b"Ask, or /help.")
+        assert b"\x1b[2m(saw 8 of 20 frames" in until(b"Ask, or /help.")
         until(b"> ")
         os.write(controller, b"What is it?\n")
         until(b"(the answer was cut at 4 tokens)")

@@ -204,7 +204,7 @@ def test_a_whole_visit(visit, mp4, name, options):
     one.picture(f"{name}-1-empty")
     one.bring(mp4)
     assert page.locator(".clip .seen").inner_text() == (
-        "The model saw 29 frames of holiday.mp4 (0.0-7.0 of 7.2 s), heard 7.2 s of 7.2 s."
+        "The model saw 29 of 72 frames of holiday.mp4 (0.0-7.0 of 7.2 s), heard 7.2 s of 7.2 s."
     )
     assert page.locator(".frame").count() == 29
     assert page.locator(".sound .heard").count() == 1

@@ -29,8 +29,9 @@ from typing import Any
 import torch
 
 from videollm.chat.cache import EncodedMedia, KeyValueCache, Position, prompt_positions
-from videollm.chat.calls import Evidence, Outcome, Tools, call_in, may_become_a_call
-from videollm.chat.choice import choose_call, choose_function
+from videollm.chat.calls import Evidence, Outcome, Tools, brief_call_in, call_in, may_become_a_call, shortened
+from videollm.chat.choice import choose_call, choose_function, video_meant
+from videollm.chat.coverage import ClipCoverage, covered, covered_of_long
 from videollm.chat.generation import (
     Decoding,
     Finish,
@@ -41,7 +42,7 @@ from videollm.chat.generation import (
     stop_sequences,
     take_step,
 )
-from videollm.chat.timeline import SHARE_OF_PROMPT, Chooser, Stretch, Timeline
+from videollm.chat.timeline import SHARE_OF_PROMPT, Chooser, Fitting, Stretch, Timeline
 from videollm.clips import Clip
 from videollm.errors import (
     ChatError,
@@ -59,52 +60,6 @@ LEAST_RESULT_CHARACTERS = 40
 """What a tool gave back is shortened to this to fit the context; then it is left out."""
 LONGEST_TOKEN_CHARACTERS = 16
 """A question with more characters than this for each token of the context is refused without tokenising it."""
-
-
-@dataclass(frozen=True)
-class ClipCoverage:
-    """What of one clip the model was shown.
-
-    Attributes:
-        name: of the clip.
-        kind: ``"video"``, ``"image"`` or ``"audio"``.
-        duration_seconds: of the clip.
-        frames: how many pictures were seen.
-        seen_seconds: presentation times of the first and the last of them; None where nothing was seen.
-        heard_seconds: how much of the sound was heard, overlaps counted once.
-        has_sound: whether the clip has sound.
-        notes: what could not be read of the file.
-    """
-
-    name: str
-    kind: str
-    duration_seconds: float
-    frames: int
-    seen_seconds: tuple[float, float] | None
-    heard_seconds: float
-    has_sound: bool
-    notes: tuple[str, ...] = ()
-
-    @property
-    def sentence(self) -> str:
-        """For example ``saw 16 frames of cut.mp4 (0.0-3.8 of 4.0 s), heard 4.0 s of 4.0 s``."""
-        total = f"{self.duration_seconds:.1f} s"
-        heard = f"heard {self.heard_seconds:.1f} s of {total}"
-        if self.kind == "audio":
-            text = f"{heard} of {self.name}"
-        elif self.seen_seconds is None:
-            text = f"saw nothing of {self.name}"
-        elif self.kind == "image":
-            text = f"saw the image {self.name}"
-        else:
-            first, last = self.seen_seconds
-            plural = "" if self.frames == 1 else "s"
-            text = f"saw {self.frames} frame{plural} of {self.name} ({first:.1f}-{last:.1f} of {total})"
-            if self.heard_seconds:
-                text += f", {heard}"
-            else:
-                text += ", did not hear its sound: this model has no ear" if self.has_sound else ", which has no sound"
-        return "; ".join((text, *self.notes))
 
 
 @dataclass(frozen=True)
@@ -134,7 +89,8 @@ class Answer:
         dropped_turns: how many of the oldest turns were forgotten to make room for this one.
         notes: sentences for the user: what was forgotten, what was cut.
         timings: what it cost.
-        used: the stretches that were in the prompt: shown, told by a narrator, or found by a search.
+        used: the stretches that were in the prompt: shown, told by a narrator, or found by a search; first those that
+            were found for this question, the best one first.
         rounds: of this turn: calls of tools and what they gave back, in turn.
         calls: of functions of whoever asked, for which the turn waits.
     """
@@ -370,7 +326,7 @@ class ChatSession:
         """For each clip that was added, what of it the model is shown."""
         hears = self.model.config.audio_config is not None
         added = (clip for name, clip in self._clips.items() if name not in self._origins)
-        return tuple(self._covered(clip, seen=True, heard=hears) for clip in added)
+        return tuple(covered(clip, seen=True, heard=hears) for clip in added)
 
     def transcript(self) -> dict[str, Any]:
         """The conversation as plain data, ready for `json.dumps`: messages, and what was read of each clip."""
@@ -441,9 +397,9 @@ class ChatSession:
 
         options: dict[str, Any] = {} if self.limits is None else {"limits": self.limits}
         with open_windows(file, WindowSampling(20.0, 20.0, None, None), **options) as opened:
-            lasts = opened.file.duration_seconds
+            lasts, frames = opened.file.duration_seconds, opened.file.frames
         label = name if name is not None else self._free_name(printable(Path(file).name))
-        timeline = Timeline.of(label, Path(file), lasts, segment_seconds=segment_seconds, choose=choose)
+        timeline = Timeline.of(label, Path(file), lasts, frames=frames, segment_seconds=segment_seconds, choose=choose)
         self._timelines[label], self._files[label] = timeline, Path(file)
         return timeline
 
@@ -572,7 +528,11 @@ class ChatSession:
         names = {schema["function"]["name"] for schema in self.functions}
         try:
             for timeline in self._timelines.values():
-                for stretch in self._segments_for(timeline, plan):
+                fitting = self._fitting(timeline, plan)
+                if fitting.moment is not None:
+                    found = Evidence(timeline.video, *fitting.moment, "retrieved")
+                    plan = replace(plan, used=(*plan.used, found))
+                for stretch in fitting.shown:
                     outcome = yield from self._beside(lambda _, t=timeline, s=stretch: self._segment(t, s))
                     plan = self._with_round(plan, self._look_at(timeline, stretch, plan), outcome)
                     if self._stop.is_set() or plan.refused_room:
@@ -580,19 +540,20 @@ class ChatSession:
             while True:
                 said, call = _Said(WordStream(self.processor.tokenizer)), None
                 in_words = bool(left or names) and self._tells_tools
+                by_token = bool(left) and bool(self.processor.call_token_ids)
                 if names and not in_words:
                     call = yield from self._choose_function(plan)
-                if left and not in_words and call is None:
+                if left and not in_words and not by_token and call is None:
                     call = yield from self._choose(plan)
                 if call is None:
                     try:
-                        yield from self._say(plan, said, clock, hold=in_words)
+                        yield from self._say(plan, said, clock, hold=in_words or by_token)
                     except GeneratorExit:  # the reader went away: as if stopped
                         said.words.finish()
                         said.finish = "stopped"
                         self._note(plan, said, clock)
                         raise
-                    asked = call_in(said.words.text) if in_words and said.finish == "end" else None
+                    asked = self._called(said, plan) if in_words or by_token else None
                     if asked is not None and not left and asked[0] not in names:
                         asked = None
                         yield said.words.text
@@ -604,6 +565,9 @@ class ChatSession:
                     said.finish = "calls"
                     self._note(plan, said, clock, (replace(call, call_id=f"call_{call.call_id}"),))
                     return
+                if by_token and (call.name, call.arguments) in _calls_in(plan.rounds):
+                    left = 0  # the same again: now it has to answer
+                    continue
                 left -= 1
                 yield call
                 outcome = yield from self._carry_out(call)
@@ -631,7 +595,7 @@ class ChatSession:
         stopped = self._stop.is_set
 
         def given(piece: str) -> Iterator[str]:
-            if held and may_become_a_call(words.text):
+            if held and self._may_be_calling(said):
                 held.append(piece)
                 return
             whole = "".join((*held, piece))
@@ -656,7 +620,7 @@ class ChatSession:
             plan.options,
             limit=plan.limit,
             stop_sequences=stop_sequences(self.model, self.processor),
-            never=self._placeholders(),
+            never=[*self._placeholders(), *self.processor.call_token_ids[1 if hold else 0 :]],
         )
         while not stopped():
             yield from put(decoding.choose(logits))
@@ -668,7 +632,7 @@ class ChatSession:
             yield from put(decoding.rest())
         piece = words.finish()
         said.finish = decoding.finish or "stopped"
-        if held and not (said.finish == "end" and call_in(words.text) is not None):
+        if held and self._called(said, plan) is None:
             piece = "".join((*held, piece))
             held.clear()
         if piece and not held:
@@ -729,7 +693,7 @@ class ChatSession:
             self._open_turn = None
 
     def _used(self, plan: _Plan) -> tuple[Evidence, ...]:
-        """The stretches in a prompt: what is shown, and what tools told of."""
+        """The stretches in a prompt: found for its question, then shown, then told of in earlier turns."""
         found: list[Evidence] = []
         for span in plan.spans:
             clip = self._clips[span.clip]
@@ -740,7 +704,7 @@ class ChatSession:
             else:
                 found += [Evidence(video, start + a, start + b, "heard") for a, b in _joined(clip.windows_seconds)]
         told = [one for turn in self._turns[plan.forgotten :] for one in turn.used]
-        return tuple(dict.fromkeys((*found, *told, *self._pending_used, *plan.used)))
+        return tuple(dict.fromkeys((*plan.used, *self._pending_used, *found, *told)))
 
     @property
     def _may_call(self) -> bool:
@@ -754,6 +718,25 @@ class ChatSession:
 
     # -- rounds ----------------------------------------------------------------------------------------------------
 
+    def _may_be_calling(self, said: _Said) -> bool:
+        """Whether what is said may still turn out to be a call."""
+        token = self.processor.call_token_ids[:1]
+        return said.token_ids[:1] == list(token) if token else may_become_a_call(said.words.text)
+
+    def _called(self, said: _Said, plan: _Plan) -> tuple[str, dict[str, Any]] | None:
+        """The name and arguments of what was said, where it is a call; a brief one is about the video that is meant."""
+        if said.finish != "end" or not self._may_be_calling(said):
+            return None
+        if not self.processor.call_token_ids:
+            return call_in(said.words.text)
+        return brief_call_in(said.words.text, video_meant(plan.question.text, self._lasts(), plan.used))
+
+    def _lasts(self) -> dict[str, float]:
+        """How long each video is that a call can name, in seconds."""
+        lasts = {name: float(self._clips[name].duration_seconds) for name in self._files if name in self._clips}
+        lasts |= {name: timeline.duration_seconds for name, timeline in self._timelines.items()}
+        return {name: seconds for name, seconds in lasts.items() if seconds > 0}
+
     def _call_id(self, plan: _Plan) -> str:
         return f"{len(self._turns)}.{len(plan.rounds) // 2}"
 
@@ -762,16 +745,13 @@ class ChatSession:
         assert self.tools is not None
         if not self.tools.names(self._files):
             return None
-        lasts = {name: float(self._clips[name].duration_seconds) for name in self._files if name in self._clips}
-        lasts |= {name: timeline.segments[-1][1] for name, timeline in self._timelines.items()}
-        lasts = {name: seconds for name, seconds in lasts.items() if seconds > 0}
         prompt, logits_of = self._asking(plan)
         chosen = yield from choose_call(
             self.model,
             self.processor.tokenizer,
             self._cache,
             question=plan.question.text,
-            lasts=lasts,
+            lasts=self._lasts(),
             used=plan.used,
             made=_calls_in(plan.rounds),
             prompt=prompt,
@@ -860,8 +840,8 @@ class ChatSession:
 
     # -- segments of long videos -----------------------------------------------------------------------------------
 
-    def _segments_for(self, timeline: Timeline, plan: _Plan) -> list[Stretch]:
-        """The segments that a question is to be shown and is not yet."""
+    def _fitting(self, timeline: Timeline, plan: _Plan) -> Fitting:
+        """The stretches that a question is to be shown and is not yet."""
         shown = {part.clip for turn in self._turns[plan.forgotten :] for one in turn.rounds for part in one.media}
         there = [self._origins[name][1] for name in shown if self._origins[name][0] == timeline.video]
         words = self.processor.tokenizer(timeline.video)["input_ids"]
@@ -902,7 +882,7 @@ class ChatSession:
                     self._drop_shown((result,))
                     shown, content = (), "no room to show it"
                 elif len(content) > LEAST_RESULT_CHARACTERS:
-                    content, told = content[: len(content) // 2] + "...", told[: len(told) // 2]
+                    content, told = shortened(content), told[: len(told) * 3 // 4]
                 else:
                     return replace(plan, refused_room=True)
 
@@ -925,8 +905,8 @@ class ChatSession:
                 return None
             clip = self._clips[span.clip]
             if self._encoded.key(self.processor, clip, span.kind) not in self._encoded:
-                clock.clips.add(span.clip)
                 for _ in self._encoded.computed(self.model, self.processor, clip, span.kind):
+                    clock.clips.add(span.clip)
                     yield
                     if self._stop.is_set():
                         return None
@@ -960,7 +940,7 @@ class ChatSession:
                     raise
                 place = parts.index(longest)
                 if len(longest.content) > LEAST_RESULT_CHARACTERS:
-                    parts[place] = replace(longest, content=longest.content[: len(longest.content) // 2] + "...")
+                    parts[place] = replace(longest, content=shortened(longest.content))
                 else:
                     del parts[place - 1 : place + 1]  # with its call
 
@@ -1026,7 +1006,7 @@ class ChatSession:
             kept[0] = Message("user", (*carried, *kept[0].parts))
         opening = [system(self.system)] if self.system is not None else []
         schemas = [*self.functions, *(self.tools.schemas if self.tools is not None and self._may_call else ())]
-        told = {"tools": schemas} if schemas and self.processor.calls_tools else {}
+        told = {"tools": schemas} if schemas and self._tells_tools else {}
         return self.processor.render(
             [*opening, *kept, *rounds], self._clips if clips is None else clips, add_generation_prompt=True, **told
         )
@@ -1034,27 +1014,18 @@ class ChatSession:
     # -- small parts -----------------------------------------------------------------------------------------------
 
     def _coverage(self, spans: Sequence[Any]) -> tuple[ClipCoverage, ...]:
+        """What a prompt shows: of each clip, and of each long video all stretches together."""
         shown = {(span.clip, span.kind) for span in spans}
-        names = dict.fromkeys(span.clip for span in spans)
-        return tuple(
-            self._covered(self._clips[name], seen=(name, "video") in shown, heard=(name, "audio") in shown)
-            for name in names
-        )
-
-    @staticmethod
-    def _covered(clip: Clip, *, seen: bool, heard: bool) -> ClipCoverage:
-        frames = clip.frames if seen else None
-        return ClipCoverage(
-            name=clip.name,
-            kind=clip.kind,
-            duration_seconds=float(clip.duration_seconds),
-            frames=0 if frames is None else len(frames),
-            seen_seconds=None if frames is None else (float(frames.seconds[0]), float(frames.seconds[-1])),
-            # A codec pads the end of a sound: no more is said to be heard than the clip lasts.
-            heard_seconds=min(_heard_seconds(clip), float(clip.duration_seconds)) if heard else 0.0,
-            has_sound=clip.waveforms is not None,
-            notes=clip.notes,
-        )
+        found: dict[str, ClipCoverage] = {}
+        stretches: dict[str, dict[Stretch, ClipCoverage]] = {}
+        for name in dict.fromkeys(span.clip for span in spans):
+            one = covered(self._clips[name], seen=(name, "video") in shown, heard=(name, "audio") in shown)
+            video, stretch = self._origins.get(name, (name, (0.0, 0.0)))
+            if video in self._timelines:
+                stretches.setdefault(video, {})[stretch] = one
+                one = covered_of_long(self._timelines[video], stretches[video])
+            found[one.name] = one
+        return tuple(found.values())
 
     def _open(self, path: Path, stretch: Stretch | None = None) -> Clip:
         from videollm.media.decode_worker import open_clip
@@ -1217,22 +1188,6 @@ class _Clock:
             first_word_seconds=None if self._first_word is None else self._first_word - self._start,
             total_seconds=time.perf_counter() - self._start,
         )
-
-
-def _heard_seconds(clip: Clip) -> float:
-    """How much of a clip's sound lies in its windows: overlaps counted once, and no more than there are samples."""
-    pieces = [(w.start_seconds, w.start_seconds + w.duration_seconds) for w in clip.waveforms or ()]
-    cuts = sorted(
-        (max(start, low), min(end, high))
-        for start, end in clip.windows_seconds
-        for low, high in pieces
-        if min(end, high) > max(start, low)
-    )
-    total, reached = 0.0, float("-inf")
-    for start, end in cuts:
-        total += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
-    return total
 
 
 def clean_question(question: str, *, longest: int) -> str:

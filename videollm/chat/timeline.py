@@ -1,8 +1,8 @@
-"""A long video in a conversation: segments, of which each question is shown those that fit it.
+"""A long video in a conversation: each question is shown the moment that fits it best, and segments around what fits.
 
-A segment that is shown is a round of its turn, as if it had been looked at: it is kept while its turn is, forgotten and
-taken back with it, and not shown a second time while it is there. So memory holds the segments that the context has
-room for, however long the video is, and a second question about the same part reads its own words only.
+What is shown is a round of its turn, as if it had been looked at: it is kept while its turn is, forgotten and taken
+back with it, and not shown a second time while it is there. So memory holds the stretches that the context has room
+for, however long the video is, and a second question about the same part reads its own words only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,24 @@ Chooser = Callable[[str], Sequence[Stretch]]
 """From words to the stretches that fit them, in seconds of the video, the best first."""
 
 SHARE_OF_PROMPT = 0.5
-"""Of what a prompt may have, so much at most goes to the segments of one question."""
+"""Of what a prompt may have, so much at most goes to the stretches that one question is shown."""
+SHORTEST_SECONDS, LONGEST_SECONDS = 10.0, 30.0
+"""Of a segment."""
+LEAST_LOOK_SECONDS = 2.0
+"""A shorter moment is looked at with what is around it."""
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """What a question is shown of a long video.
+
+    Attributes:
+        shown: stretches, in their order, without those that are there already.
+        moment: the one that fits the words best, which is among what is shown or there; None where none was found.
+    """
+
+    shown: tuple[Stretch, ...]
+    moment: Stretch | None = None
 
 
 @dataclass(frozen=True)
@@ -30,7 +47,8 @@ class Timeline:
         video: its name in the conversation.
         file: where it is.
         segments: (start, end) of each, in seconds, in their order.
-        choose: finds stretches by words; where it finds none, or is None, segments are taken evenly.
+        choose: finds moments by words; where it finds none, or is None, segments are taken evenly.
+        frames: how many pictures the file shows; 0 for a sound.
 
     Raises:
         ConfigError: segments of another length than 10 to 30 seconds make no sense, or there are none.
@@ -40,6 +58,7 @@ class Timeline:
     file: Path
     segments: tuple[Stretch, ...]
     choose: Chooser | None = None
+    frames: int = 0
 
     @classmethod
     def of(
@@ -48,42 +67,55 @@ class Timeline:
         file: Path,
         duration_seconds: float,
         *,
+        frames: int = 0,
         segment_seconds: float = 20.0,
         choose: Chooser | None = None,
     ) -> Timeline:
         """A video of some length in segments of 10 to 30 seconds; the last may be shorter."""
-        if not 10 <= segment_seconds <= 30:
+        if not SHORTEST_SECONDS <= segment_seconds <= LONGEST_SECONDS:
             raise ConfigError(f"a segment lasts 10 to 30 seconds, found {segment_seconds:g}")
         if not duration_seconds > 0:
             raise ConfigError(f"{video} has no length in time; show it as it is")
-        return cls(video, file, tuple(windows(duration_seconds, segment_seconds, segment_seconds)), choose)
+        return cls(video, file, tuple(windows(duration_seconds, segment_seconds, segment_seconds)), choose, frames)
+
+    @property
+    def duration_seconds(self) -> float:
+        return self.segments[-1][1]
 
     @property
     def sentence(self) -> str:
-        """For example ``talk.mp4 lasts 3600.0 s: each question is shown those of its 180 segments that fit it``."""
-        count = len(self.segments)
-        return (
-            f"{self.video} lasts {self.segments[-1][1]:.1f} s: each question is shown those of its {count} "
-            f"segment{'' if count == 1 else 's'} that fit it"
-        )
+        """For example ``talk.mp4 lasts 3600.0 s: each question is shown what fits it of its 86400 frames``."""
+        of = f"its {self.frames} frames" if self.frames else "its sound"
+        return f"{self.video} lasts {self.duration_seconds:.1f} s: each question is shown what fits it of {of}"
 
-    def fitting(self, question: str, most: int, without: Iterable[Stretch] = ()) -> list[Stretch]:
-        """Segments for a question, in their order: all where there is room, else those that fit its words best.
+    def fitting(self, question: str, most: int, without: Iterable[Stretch] = ()) -> Fitting:
+        """Stretches for a question: all segments where there is room; else the moment that fits its words best by
+        itself, looked at closely, and as far as there is room the segments that hold it and others that fit.
 
         Args:
             question: the user's words.
             most: how many there is room for.
-            without: segments that are shown already; they count as chosen.
+            without: stretches that are shown already; they count as chosen, and so does what lies in one of them.
         """
-        there = set(without)
+        there = list(without)
+        found = [] if self.choose is None else list(self.choose(question))
+        moment = self._looked_at(found[0]) if found else None
         if len(self.segments) <= most:
             chosen = list(self.segments)
-        else:
-            chosen = [] if self.choose is None else self._holding(self.choose(question))[:most]
-        if not chosen:  # nothing fits these words, or nobody looked
+        elif moment is not None:
+            chosen = [moment, *self._holding(found)][:most]
+        else:  # nothing fits these words, or nobody looked
             step = len(self.segments) / most
             chosen = [self.segments[int((place + 0.5) * step)] for place in range(most)]
-        return sorted(segment for segment in chosen if segment not in there)
+        new = (one for one in chosen if not any(start <= one[0] and one[1] <= end for start, end in there))
+        return Fitting(tuple(sorted(set(new))), moment)
+
+    def _looked_at(self, moment: Stretch) -> Stretch:
+        """A moment, no shorter than can be looked at, and no longer than the longest segment."""
+        start, end = moment
+        around = max(0.0, LEAST_LOOK_SECONDS - (end - start)) / 2
+        start = max(0.0, start - around)
+        return start, min(end + around, start + LONGEST_SECONDS, self.duration_seconds)
 
     def _holding(self, stretches: Sequence[Stretch]) -> list[Stretch]:
         """The segments that hold some of the stretches, in the order of these."""

@@ -451,7 +451,7 @@ class Conversation:
             raise ConfigError(f"a start and an end are needed, as in 1:02 1:10; found {words!r}")
         video = words.strip() or self.last_video()
         lasts = {clip.name: clip.duration_seconds for clip in self.session.coverage}
-        lasts |= {timeline.video: timeline.segments[-1][1] for timeline in self.session.timelines}
+        lasts |= {timeline.video: timeline.duration_seconds for timeline in self.session.timelines}
         return {"video": video, "start_seconds": 0.0, "end_seconds": lasts.get(video, 1e6)}
 
     def greet(self) -> None:

@@ -144,6 +144,7 @@ class OpenWindows:
                 spans_of(sampling, duration, at_cuts),
                 _told_notes(told["notes"]),
                 at_cuts,
+                int(told["frames"]),
             )
         except (KeyError, TypeError, ValueError):
             raise _garbled(source) from None
@@ -450,7 +451,8 @@ def _clip_from(source: SourceFile, header: dict[str, Any], arrays: list[np.ndarr
         rest = iter(arrays)
         frames = None
         if told["frames"] is not None:
-            frames = Frames(next(rest), next(rest), float(told["frames"]))
+            lasts, count = told["frames"]
+            frames = Frames(next(rest), next(rest), float(lasts), None if count is None else int(count))
         waveforms = None
         if told["waveforms"] is not None:
             waveforms = tuple(Waveform(next(rest), int(rate), float(start)) for rate, start in told["waveforms"])
@@ -628,7 +630,7 @@ def _told_windows(source: SourceFile, sampling: WindowSampling) -> Iterator[tupl
             header, arrays = _plain(part.clip)
             yield header | {"window": part.index}, arrays
         else:
-            names = ("kind", "content_hash", "duration_seconds", "notes", "cuts_seconds")
+            names = ("kind", "content_hash", "duration_seconds", "notes", "cuts_seconds", "frames")
             told = {name: getattr(part, name) for name in names}
             yield {"file": told}, []
     yield {"end": True}, []
@@ -642,7 +644,7 @@ def _plain(clip: Clip) -> tuple[dict[str, Any], list[np.ndarray]]:
         "kind": clip.kind,
         "content_hash": clip.content_hash,
         "duration_seconds": clip.duration_seconds,
-        "frames": None if clip.frames is None else clip.frames.duration_seconds,
+        "frames": None if clip.frames is None else (clip.frames.duration_seconds, clip.frames.of_frames),
         "waveforms": None if clip.waveforms is None else [(w.rate_hz, w.start_seconds) for w in clip.waveforms],
         "windows_seconds": clip.windows_seconds,
         "notes": clip.notes,

@@ -164,4 +164,4 @@ def read_animation(source: SourceFile, picture_format: str, sampling: FrameSampl
         picture.seek(index)
         shown = picture.convert("RGBA")
         pixels.append(on_white(np.asarray(shown if shown.size == size else shown.resize(size, scaler))))
-    return Frames(np.stack(pixels), times[:-1][chosen], float(times[-1])), notes
+    return Frames(np.stack(pixels), times[:-1][chosen], float(times[-1]), len(times) - 1), notes

@@ -644,7 +644,7 @@ def read_frames(
     if not shown:
         raise MediaUnreadableError(f"{source.name}: no picture could be decoded; copy or download the file again")
     pixels = np.stack([got[int(table.pts[index])] for index in shown])
-    return Frames(pixels, table.seconds[shown].astype(np.float64), table.end_seconds), notes
+    return Frames(pixels, table.seconds[shown].astype(np.float64), table.end_seconds, len(table.seconds)), notes
 
 
 def _read_chosen(
@@ -778,7 +778,8 @@ def read_frames_with_decord(
     if complaints or "recovered from nearest" in "".join(said):
         # It then repeats other frames in the place of those that it cannot decode.
         raise refuse(f"its decoder reports damage: {complaints[0].split('] ')[-1] if complaints else 'lost frames'}")
-    return Frames(np.ascontiguousarray(pixels, np.uint8), table.seconds[chosen], table.end_seconds), []
+    pixels = np.ascontiguousarray(pixels, np.uint8)
+    return Frames(pixels, table.seconds[chosen], table.end_seconds, len(table.seconds)), []
 
 
 def _has_open_groups(table: Timetable) -> bool:

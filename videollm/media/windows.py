@@ -77,6 +77,7 @@ class WindowedFile:
         spans: (start, end) of each window, in seconds of the file.
         notes: sentences for the user about what could not be read.
         cuts_seconds: where shots begin, apart from the first; none where nobody looked.
+        frames: how many pictures the file shows.
     """
 
     name: str
@@ -86,6 +87,7 @@ class WindowedFile:
     spans: tuple[Stretch, ...]
     notes: tuple[str, ...] = ()
     cuts_seconds: tuple[float, ...] = ()
+    frames: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +136,9 @@ def windows_of(source: SourceFile, sampling: WindowSampling) -> Iterator[Windowe
         )
     at_cuts = _cuts(source, container_format, found, sampling) if sampling.cuts else ()
     spans = spans_of(sampling, found.end_seconds, at_cuts)
-    yield WindowedFile(source.name, found.kind, source.content_hash(), found.end_seconds, spans, found.notes, at_cuts)
+    frames = 0 if found.table is None else len(found.table.seconds)
+    lasts, notes = found.end_seconds, found.notes
+    yield WindowedFile(source.name, found.kind, source.content_hash(), lasts, spans, notes, at_cuts, frames)
     rest = spans[sampling.first :]
     pictures = _pictures(source, container_format, found, sampling.frames, rest)
     sounds = _sounds(source, container_format, found, sampling.sound, rest)
@@ -198,15 +202,18 @@ def _pictures(
         return
     wanted: list[np.ndarray | None] = []  # of each window, the frames' places in the table
     lasts: list[float] = []
+    counts: list[int] = []
     for span in spans:
         part = table_between(table, *span)
         if part is None:
             wanted.append(None)
             lasts.append(0.0)
+            counts.append(0)
             continue
         first = int(np.searchsorted(table.pts, part.pts[0]))
         wanted.append(first + sampling.indices(part.seconds, part.end_seconds))
         lasts.append(part.end_seconds)
+        counts.append(len(part.seconds))
     some = [places for places in wanted if places is not None]
     if not some:
         yield from ((None, []) for _ in spans)
@@ -215,7 +222,7 @@ def _pictures(
     coming = frames_in_order(source, container_format, table, np.unique(np.concatenate(some)))
     held: dict[int, np.ndarray] = {}
     latest: float = -math.inf
-    for span, places, lasting in zip(spans, wanted, lasts, strict=True):
+    for span, places, lasting, count in zip(spans, wanted, lasts, counts, strict=True):
         if places is None:
             yield None, []
             continue
@@ -238,7 +245,7 @@ def _pictures(
             longer = max(pixels.shape[1:3])
             notes.append(f"the pictures of {width}x{height} were read at {longer} pixels on the longer side")
         seconds = np.maximum(table.seconds[there] - span[0], 0.0)
-        yield Frames(pixels, seconds, lasting), notes
+        yield Frames(pixels, seconds, lasting, count), notes
 
 
 def _sounds(

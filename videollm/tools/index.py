@@ -53,6 +53,7 @@ class IndexSettings:
         stride_seconds: from the start of one to the start of the next; less than the length, they overlap, so that
             whatever happens lies whole in one of them.
         batch_windows: how many are looked at at once.
+        cuts: windows end at cuts, too: a shot that is no longer than a window is one window.
 
     Raises:
         ConfigError: a value out of its range.
@@ -61,6 +62,7 @@ class IndexSettings:
     window_seconds: float = 4.0
     stride_seconds: float = 2.0
     batch_windows: int = 8
+    cuts: bool = False
 
     def __post_init__(self) -> None:
         if not 0.05 <= self.stride_seconds <= self.window_seconds < float("inf"):
@@ -291,7 +293,8 @@ def _sampling(crew: Crew, settings: IndexSettings) -> WindowSampling:
     sound = crew.narrator.sound if crew.listener is None else crew.listener.sound
     if sound is None and crew.ear is not None:
         sound = crew.ear.sound
-    return WindowSampling(settings.window_seconds, settings.stride_seconds, crew.narrator.frames, sound)
+    length, stride = settings.window_seconds, settings.stride_seconds
+    return WindowSampling(length, stride, crew.narrator.frames, sound, cuts=settings.cuts)
 
 
 def _moments(opened: OpenWindows, crew: Crew, settings: IndexSettings, progress: Progress | None) -> list[Moment]:

@@ -24,10 +24,12 @@ from videollm.errors import ConfigError, MissingDependencyError, MomentIndexErro
 from videollm.media.decode_worker import inspect_clip
 from videollm.media.source import Limits
 from videollm.moments.embed import SightEncoder
+from videollm.moments.moment import Found
 from videollm.moments.store import MomentStore
 from videollm.tools.chapters import chapters, chapters_of_moments
-from videollm.tools.index import LISTEN_QUESTION, LOOK_QUESTION, Crew, index
+from videollm.tools.index import LISTEN_QUESTION, LOOK_QUESTION, Crew, IndexSettings, index
 from videollm.tools.listen import listen
+from videollm.tools.locate import locate
 from videollm.tools.look import in_words, look
 from videollm.tools.narrate import LONG_FILE, Narration, Progress, clock, narrate
 from videollm.tools.narrators import QUESTION, ChatNarrator, Narrator
@@ -38,6 +40,8 @@ LONGEST_TEXT_CHARACTERS = 300
 """Of an argument in words."""
 NARRATED_WINDOW_SECONDS = 4.0
 SEARCH_HITS = 5
+OWN_WINDOWS = IndexSettings(window_seconds=8.0, stride_seconds=4.0, cuts=True)
+"""Of an index of files that were given: shots."""
 
 _NO_WORDS = re.compile(r"(?:^|\s)(?:/|~[/\\]|\\\\|\.\.?[/\\])|\w+://|[a-zA-Z]:\\")
 """A path or an address, where words are asked for."""
@@ -150,12 +154,18 @@ class Router:
         self._store_of(list(files), progress)
 
     def stretches(self, words: str, file: Path, limit: int = 20) -> list[tuple[float, float]]:
-        """Where in a file, which the index holds or which was prepared, something is seen or heard; the best first."""
+        """Where in a file, which the index holds or which was prepared, that is which a question asks about; the best
+        first.
+        """
         store = self.index
         if store is None:
             store = MomentStore.open(self._own_place) if self._own_index is not None else self._store_of([file], None)
-        hits = search(store, words, encoder=self.encoder, paths=[str(file.resolve())], limit=limit)
-        return [(hit.start_seconds, hit.end_seconds) for hit in hits]
+        path = str(file.resolve())
+
+        def find(said: str, within: tuple[float, float] | None, most: int) -> list[Found]:
+            return search(store, said, encoder=self.encoder, paths=[path], between_seconds=within, limit=most)
+
+        return locate(store, path, words, find, limit)
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
@@ -328,7 +338,7 @@ class Router:
         crew = Crew(self.looker, None if self.listener.sound is None else self.listener, self.encoder)
         # Before: of a call that is ended midway, some files may be stored.
         self._own_files.update(file.resolve() for file in files)
-        done = index(files, place, crew, limits=self.files_limits, progress=progress)
+        done = index(files, place, crew, OWN_WINDOWS, limits=self.files_limits, progress=progress)
         if done.failed and not (done.stored or done.unchanged):
             raise ConfigError(done.failed[0][1])
         return MomentStore.open(place)

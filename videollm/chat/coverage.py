@@ -1,0 +1,123 @@
+"""What of a clip, or of a long video, the model was shown: frames and seconds, of how many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from videollm.clips import Clip
+
+if TYPE_CHECKING:
+    from videollm.chat.timeline import Stretch, Timeline
+
+
+@dataclass(frozen=True)
+class ClipCoverage:
+    """What of one clip the model was shown.
+
+    Attributes:
+        name: of the clip.
+        kind: ``"video"``, ``"image"`` or ``"audio"``.
+        duration_seconds: of the clip.
+        frames: how many pictures were seen.
+        seen_seconds: presentation times of the first and the last of them; None where nothing was seen.
+        heard_seconds: how much of the sound was heard, overlaps counted once.
+        has_sound: whether the clip has sound.
+        notes: what could not be read of the file.
+        of_frames: how many pictures the clip has; None where nobody counted.
+        looked_seconds: how much of a long video lies in the stretches that were shown of it; None: it was shown whole.
+    """
+
+    name: str
+    kind: str
+    duration_seconds: float
+    frames: int
+    seen_seconds: tuple[float, float] | None
+    heard_seconds: float
+    has_sound: bool
+    notes: tuple[str, ...] = ()
+    of_frames: int | None = None
+    looked_seconds: float | None = None
+
+    @property
+    def sentence(self) -> str:
+        """For example ``saw 16 of 96 frames of cut.mp4 (0.0-3.8 of 4.0 s), heard 4.0 s of 4.0 s``; of a long video
+        ``saw 24 of 86400 frames of talk.mp4 (6.0 of 3600.0 s), heard 6.0 s of 3600.0 s``.
+        """
+        total = f"{self.duration_seconds:.1f} s"
+        heard = f"heard {self.heard_seconds:.1f} s of {total}"
+        if self.kind == "audio":
+            text = f"{heard} of {self.name}"
+        elif self.seen_seconds is None:
+            text = f"saw nothing of {self.name}"
+        elif self.kind == "image":
+            text = f"saw the image {self.name}"
+        else:
+            first, last = self.seen_seconds
+            where = f"{first:.1f}-{last:.1f}" if self.looked_seconds is None else f"{self.looked_seconds:.1f}"
+            of = "" if self.of_frames is None else f" of {self.of_frames}"
+            plural = "" if (self.of_frames or self.frames) == 1 else "s"
+            text = f"saw {self.frames}{of} frame{plural} of {self.name} ({where} of {total})"
+            if self.heard_seconds:
+                text += f", {heard}"
+            else:
+                text += ", did not hear its sound: this model has no ear" if self.has_sound else ", which has no sound"
+        return "; ".join((text, *self.notes))
+
+
+def covered(clip: Clip, *, seen: bool, heard: bool) -> ClipCoverage:
+    """What was shown of a clip."""
+    frames = clip.frames if seen else None
+    return ClipCoverage(
+        name=clip.name,
+        kind=clip.kind,
+        duration_seconds=float(clip.duration_seconds),
+        frames=0 if frames is None else len(frames),
+        seen_seconds=None if frames is None else (float(frames.seconds[0]), float(frames.seconds[-1])),
+        # A codec pads the end of a sound: no more is said to be heard than the clip lasts.
+        heard_seconds=min(_heard_seconds(clip), float(clip.duration_seconds)) if heard else 0.0,
+        has_sound=clip.waveforms is not None,
+        notes=clip.notes,
+        of_frames=None if frames is None else frames.of_frames,
+    )
+
+
+def covered_of_long(timeline: Timeline, shown: Mapping[Stretch, ClipCoverage]) -> ClipCoverage:
+    """What was shown of a long video: its stretches, as clips of their own, taken together."""
+    seen = [
+        (at[0] + part.seen_seconds[0], at[0] + part.seen_seconds[1]) for at, part in shown.items() if part.seen_seconds
+    ]
+    notes = dict.fromkeys(note for part in shown.values() for note in part.notes)
+    return ClipCoverage(
+        name=timeline.video,
+        kind="video" if timeline.frames else "audio",
+        duration_seconds=timeline.duration_seconds,
+        frames=sum(part.frames for part in shown.values()),
+        seen_seconds=(min(first for first, _ in seen), max(last for _, last in seen)) if seen else None,
+        heard_seconds=sum(part.heard_seconds for part in shown.values()),
+        has_sound=any(part.has_sound for part in shown.values()),
+        notes=tuple(notes),
+        of_frames=timeline.frames or None,
+        looked_seconds=_length(list(shown)),
+    )
+
+
+def _heard_seconds(clip: Clip) -> float:
+    """How much of a clip's sound lies in its windows: overlaps counted once, and no more than there are samples."""
+    pieces = [(w.start_seconds, w.start_seconds + w.duration_seconds) for w in clip.waveforms or ()]
+    return _length([
+        (max(start, low), min(end, high))
+        for start, end in clip.windows_seconds
+        for low, high in pieces
+        if min(end, high) > max(start, low)
+    ])  # fmt: skip
+
+
+def _length(stretches: Sequence[tuple[float, float]]) -> float:
+    """How long stretches are together, overlaps counted once."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(stretches):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
