@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from videollm.data.world_narrations import texts_of_the_world
@@ -18,9 +19,11 @@ from videollm.training.tiny_lavila import (
     clip_tokenizer,
     eye_pieces,
     gpt2_tokenizer,
+    save_narrator_start,
     see_as_tiny,
     t5_tokenizer,
     vision_config,
+    words_pieces,
 )
 
 TEXTS = texts_of_the_world(400)
@@ -104,3 +107,32 @@ def test_the_eye_learns_what_it_is_shown(tmp_path: Path) -> None:
     assert losses[-1] < 0.9 * losses[0]
     assert {"patch_motion_right", "motion_right", "shape_right"} <= set(pieces.objective.metrics)
     assert pieces.model.config.vision_config.num_frames == tiny_lavila.FRAMES
+
+
+def test_the_narrator_reads_before_it_looks(tmp_path: Path) -> None:
+    """Its decoder learns from sentences alone; what will look at clips stays as it was."""
+    dual, _ = build_dual_encoder(0, TEXTS)
+    dual.save_pretrained(tmp_path / "baseline")
+    clip = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), dtype=np.uint8)
+    save_narrator_start(tmp_path / "narrator", TEXTS, tmp_path / "baseline", [clip])
+    recipe = LavilaRecipe(
+        stage="narrator", model=str(tmp_path / "narrator"), output=str(tmp_path / "run"), steps=3, batch_size=8,
+        learning_rate=1e-3,
+    )  # fmt: skip
+    pieces = words_pieces(recipe, TEXTS[:8])
+    learns = {name for name, parameter in pieces.model.named_parameters() if parameter.requires_grad}
+    assert "language_model.transformer.h.0.attn.c_attn.weight" in learns
+    assert not any(name.startswith(("vision_model", "visual_pool")) or "cross" in name for name in learns)
+    batch = pieces.collate([pieces.data[position] for position in range(8)])
+    assert set(batch) == {"input_ids", "labels"}
+    optimizer = torch.optim.Adam([p for p in pieces.model.parameters() if p.requires_grad], lr=1e-3)
+    losses = []
+    for _ in range(3):
+        loss = pieces.objective(**batch)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.9 * losses[0]
+    # Attention as plain products: quicker than the fused kind for groups this small.
+    assert pieces.model.config._attn_implementation == "eager"

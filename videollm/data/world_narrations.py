@@ -181,9 +181,9 @@ def draw_facts(rng: np.random.Generator) -> Facts:
     return Facts(tuple(sorted(things, key=lambda one: COLOURS.index(one[0]))), ground)
 
 
-def texts_of_the_world(count: int = 4000, seed: int = 0) -> list[str]:
-    """Captions without clips."""
-    rng, say = np.random.default_rng([seed, 31]), Captioner(0.0)
+def texts_of_the_world(count: int = 4000, seed: int = 0, plain: float = 0.0) -> list[str]:
+    """Captions without clips; ``plain``: see `Captioner`."""
+    rng, say = np.random.default_rng([seed, 31]), Captioner(plain)
     return [say(draw_facts(rng), rng) for _ in range(count)]
 
 
