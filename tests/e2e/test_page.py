@@ -410,8 +410,7 @@ def test_undo_retry_edit_and_clear(visit, served):
 
 
 def test_calls_of_tools_are_folded_away_and_open_to_look_at(visit, served):
-    """`tiny` is not trained to call: the rounds of an answer are put into it here. That they are streamed is tested
-    without a browser."""
+    """The rounds of an answer are put into it here. That they are streamed is tested in `tests/serving/test_ui.py`."""
     _, worker, _ = served
     one = visit()
     page = one.page

@@ -1,6 +1,7 @@
 """The page without a browser: which addresses there are, what is offered, what is kept apart. See also tests/e2e."""
 
 import asyncio
+import html
 import json
 import os
 import threading
@@ -14,6 +15,7 @@ import torch
 
 from tests.small_model import small_model
 from videollm.serving.access import hosts_for
+from videollm.serving.answer_text import messages_of
 from videollm.serving.model_worker import ModelChoice, ModelWorker, WorkerLimits
 from videollm.serving.ui import Page, alert_html, choices_of, delete_stale, known_path
 from videollm.serving.uploads import UploadStore
@@ -271,6 +273,29 @@ def test_a_failed_question_is_one_sentence_and_goes_back_into_the_box(visit, pag
     assert "control character" in last and "Traceback" not in last
     assert updates[-1]["success"]
     assert visit.done("question", "submit", "what is it", 0, 1, 24, False)[-1]["success"]
+
+
+def test_calls_of_tools_are_streamed_folded_before_the_words(visit, pages, monkeypatch):
+    """The model's choice is put into its mouth; the call, the tool, the answer and the queue are real."""
+    chosen = ["look", None, "answer", None]  # each time with the question and without
+
+    def scores(model, tokenizer, cache, logits, words):
+        wanted = chosen.pop(0)
+        return {word: 9.0 * (word == wanted) for word in words}
+
+    monkeypatch.setattr("videollm.chat.choice._scores", scores)
+    updates = visit.done("question", "submit", "what is at 0:02?", 0, 1, 24, True)
+    assert updates[-1]["success"] and not chosen
+    told = [json.dumps(update) for update in updates]
+    title = "look two_things.mp4, 0:00"
+    first = next(number for number, update in enumerate(told) if "pending" in update)
+    assert "look" in told[first] and "done" in "".join(told[first + 1 :])
+    (visitor,) = [v for v in pages[2].visitors.values() if v.views]
+    exchange = visitor.conversation.exchanges[-1]
+    assert [part.type for part in exchange.answer.rounds] == ["tool_call", "tool_result"]
+    shown = next(one for one in messages_of([exchange], visitor.views) if "metadata" in one)
+    assert shown["metadata"]["status"] == "done" and title in html.unescape(shown["metadata"]["title"])
+    assert json.dumps(shown["metadata"]["title"])[1:-1] in "".join(told)
 
 
 def test_a_clip_is_narrated_cut_and_searched_through_the_queue(visit, pages):
