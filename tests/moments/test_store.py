@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
 
 pytest.importorskip("lancedb", reason="lancedb (the index extra) is not installed")
 
+from tests.moments.small_s3 import small_s3
 from videollm.errors import MomentIndexError
+from videollm.moments import store as store_module
 from videollm.moments.moment import Moment, Video
 from videollm.moments.store import MomentStore
 
@@ -162,27 +165,30 @@ from tests.moments.test_store import ENCODERS, WIDTHS, moment, put
 from videollm.moments.store import MomentStore
 store = MomentStore.create(sys.argv[1], WIDTHS, ENCODERS)
 for number in range(int(sys.argv[4])):
-    put(store, f"{sys.argv[2]} {number}.mp4", *(moment(n, f"A red star {number}.") for n in range(4)))
+    for name in (sys.argv[2], *sys.argv[5:]):
+        put(store, f"{name} {number}.mp4", *(moment(n, f"A red star {number}.") for n in range(4)))
     print(number, flush=True)
+store.tidy()
 """
 ROOT = Path(__file__).parents[2]
 
 
-def writer(index: Path, name: str, videos: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WRITER, str(index), name, str(ROOT), str(videos)]
+def writer(index: Path, name: str, videos: int, *others: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WRITER, str(index), name, str(ROOT), str(videos), *others]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_killed_while_writing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_while_writing(rounds: int, tmp_path: Path) -> None:
     """Whatever was said to be stored is there, nothing twice, and the work can be done again."""
     index = tmp_path / "index"
     MomentStore.create(index, WIDTHS, ENCODERS)
-    for round_ in range(2):
+    for round_ in range(rounds):
         process = writer(index, f"{round_}", 100)
         assert process.stdout is not None
-        for _ in range(2 + round_):
+        for _ in range(2 + round_ % 3):
             said = int(process.stdout.readline())
-        time.sleep(0.03 * round_)
+        time.sleep(0.03 * (round_ % 7))
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
@@ -197,13 +203,105 @@ def test_killed_while_writing(tmp_path: Path) -> None:
 
 
 def test_two_write_while_one_searches(tmp_path: Path) -> None:
+    """Each its own videos, and both the same."""
     index = tmp_path / "index"
     store = MomentStore.create(index, WIDTHS, ENCODERS)
-    writers = [writer(index, name, 5) for name in ("one", "two")]
+    writers = [writer(index, name, 5, "both") for name in ("one", "two")]
     while any(process.poll() is None for process in writers):
         assert all(hit.narration.startswith("A red star") for hit in store.search("star", {"seen": axis(1, 8)}))
     for process in writers:
         _, errors = process.communicate()
         assert process.returncode == 0, errors
-    assert len(store.videos()) == 10 and len(store) == 40
-    assert os.listdir(index)
+    assert len(store.videos()) == 15 and len(store) == 60
+
+
+def test_the_same_rows_at_once(tmp_path: Path) -> None:
+    """Of two that began before either had stored anything, the second replaces what the first stored."""
+    stores = [MomentStore.create(tmp_path / "index", WIDTHS, ENCODERS) for _ in range(2)]
+    for number in range(4):
+        barrier = Barrier(2)
+
+        def store_it(store: MomentStore, path: str = f"{number}.mp4", barrier: Barrier = barrier) -> None:
+            barrier.wait()
+            put(store, path, *(moment(n, "A red star.") for n in range(4)))
+
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(store_it, stores))
+    assert len(stores[0].videos()) == 4 and len(stores[0]) == 16
+
+
+def test_many_vectors_are_found_through_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made when there are enough, again when there are many more, and what is stored since is found, too."""
+    monkeypatch.setattr(store_module, "INDEXED_FROM", 300)
+    monkeypatch.setattr(store_module, "PROBES", 4)
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((1700, 8), np.float32)
+    store = MomentStore.create(tmp_path / "index", WIDTHS, ENCODERS)
+
+    def put_some(first: int, count: int) -> None:
+        windows = [
+            Moment(4.0 * n, 4.0 * n + 4, "", "", {"seen": vectors[n]} | ({"heard": axis(n, 4)} if n < 10 else {}))
+            for n in range(first, first + count)
+        ]
+        put(store, f"{first}.mp4", *windows)
+
+    def nearest(number: int, **options) -> float:
+        return store.search(vectors={"seen": vectors[number] + 0.001}, limit=1, **options)[0].start_seconds / 4
+
+    def indexes() -> list[str]:
+        listed = lancedb.connect(tmp_path / "index").open_table("moments").list_indices()
+        return sorted(one.name for one in listed if one.name.startswith(("seen", "heard")))
+
+    lancedb = pytest.importorskip("lancedb")
+    put_some(0, 200)
+    store.tidy()
+    assert indexes() == []
+    put_some(200, 200)
+    store.tidy()
+    assert indexes() == ["seen_of_400"]  # of what is heard, there are ten
+    put_some(400, 100)
+    store.tidy()
+    put_some(500, 1)
+    assert indexes() == ["seen_of_400"]
+    asked = [3, 250, 450, 500]
+    assert [nearest(number) for number in asked] == asked
+    assert nearest(450, paths=["400.mp4"]) == 450 and nearest(250, between_seconds=(1000, 1004)) == 250
+    assert 400 <= nearest(3, paths=["400.mp4"]) < 500
+    assert 200 <= nearest(3, between_seconds=(801, 1999)) < 500
+    put_some(600, 1100)
+    store.tidy()
+    assert indexes() == ["seen_of_1601"] and nearest(1600) == 1600
+
+
+def test_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    with small_s3() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        address = "s3://bucket/library"
+        assert not MomentStore.exists(address)
+        store = MomentStore.create(address, WIDTHS, ENCODERS)
+        put(store, "a.mp4", moment(0, "A red circle moves up.", "a dog barks"), moment(1, "A blue square is still."))
+        put(store, "a.mp4", moment(0, "A red circle moves up.", "a dog barks"), moment(1, "A blue square is still."))
+        again = MomentStore.open(address)
+        assert found(again, "square") == [("a.mp4", 4.0)] and len(again) == 2
+        assert found(again, vectors={"seen": axis(0, 8)}, limit=1) == [("a.mp4", 0.0)]
+        with pytest.raises(MomentIndexError, match="s3://bucket/other holds no index"):
+            MomentStore.open("s3://bucket/other")
+    with pytest.raises(MomentIndexError, match="s3://bucket/library cannot be read or written") as gone:
+        MomentStore.open(address)
+    assert "\n" not in str(gone.value)
+
+
+@pytest.mark.parametrize("address", ["http://host/x", "db://x", "memory://", "ftp://x/y", "hf://x/y", "S3://bucket/x"])
+def test_other_places_are_refused(address: str) -> None:
+    for ask in (MomentStore.exists, MomentStore.open, lambda place: MomentStore.create(place, {}, {})):
+        with pytest.raises(MomentIndexError, match=r"an index cannot lie in .*; give a folder, or"):
+            ask(address)
+
+
+def test_a_damaged_index_is_told_in_a_line(store: MomentStore, tmp_path: Path) -> None:
+    for file in (tmp_path / "index" / "moments.lance" / "data").iterdir():
+        file.write_bytes(b"nothing")
+    with pytest.raises(MomentIndexError, match="cannot be read or written") as damaged:
+        MomentStore.open(tmp_path / "index").search("circle")
+    assert "\n" not in str(damaged.value)

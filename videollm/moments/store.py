@@ -37,7 +37,8 @@ GROWN = 4
 PROBES = 24
 """Partitions that are looked into. Each holds exact vectors, so nothing is lost but what lies in others."""
 
-_SHOWN = ("id", "video", "start_seconds", "end_seconds", "narration", "sound")
+_TOLD = ("start_seconds", "end_seconds", "narration", "sound")
+_SHOWN = ("id", "video", *_TOLD)
 _WORDS: dict[str, Reason] = {"narration": "narrated", "sound": "heard in words"}
 
 
@@ -129,19 +130,23 @@ class MomentStore:
         """
         if video.moments != len(moments):
             raise ValueError(f"{video.path}: {video.moments} moments announced, {len(moments)} given")
-        names: list[VectorKind] = [kind for kind in VECTOR_KINDS if kind in self._moments.schema.names]
-        rows = [
-            {
-                "id": f"{video.content}/{number}", "video": video.content, "start_seconds": moment.start_seconds,
-                "end_seconds": moment.end_seconds, "narration": moment.narration, "sound": moment.sound,
-                **{name: _unit(moment.vectors.get(name)) for name in names},
-            }
-            for number, moment in enumerate(moments)
-        ]  # fmt: skip
+        import pyarrow as pa
+
+        schema = self._moments.schema
+        columns: dict[str, Any] = {
+            "id": [f"{video.content}/{number}" for number in range(len(moments))],
+            "video": [video.content] * len(moments),
+            **{name: [getattr(one, name) for one in moments] for name in _TOLD},
+        }
+        for kind in VECTOR_KINDS:
+            if kind in schema.names:
+                columns[kind] = _units([one.vectors.get(kind) for one in moments], schema.field(kind).type.list_size)
+        rows = pa.table(columns, schema=schema)
+        about = pa.Table.from_pylist([vars(video)], schema=self._videos.schema)
         with _in_words(self.address):
             before = self._stored(video.path)
             self._replace(self._moments, "id", rows, f"video = {_quoted(video.content)}")
-            self._replace(self._videos, "path", [vars(video)], f"path = {_quoted(video.path)}")
+            self._replace(self._videos, "path", about, f"path = {_quoted(video.path)}")
             if before is not None and before.content != video.content:
                 self._forget(before.content)
 
@@ -183,19 +188,17 @@ class MomentStore:
             if name != newest:
                 self._moments.drop_index(name)
 
-    def _replace(self, table: Any, key: str, rows: list[dict[str, Any]], among: str) -> None:
+    def _replace(self, table: Any, key: str, rows: Any, among: str) -> None:
         """In one commit: these rows, and no others among those that the condition names."""
-        import pyarrow as pa
-
         there = table.count_rows(among)
-        if not rows:
+        if not rows.num_rows:
             if there:
                 table.delete(among)
             return
         merge = table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
-        if there > len(rows):  # only then, because it reads the whole table
+        if there > rows.num_rows:  # only then, because it reads the whole table
             merge = merge.when_not_matched_by_source_delete(among)
-        merge.execute(pa.Table.from_pylist(rows, schema=table.schema), on_bad_vectors="null")
+        merge.execute(rows)
 
     def _stored(self, path: str) -> Video | None:
         """What is known of a path, without reading of the others."""
@@ -265,11 +268,9 @@ class MomentStore:
         Raises:
             MomentIndexError: a vector of a kind or width that the index does not have.
         """
-        by_content: dict[str, str] = {}
         chosen = None if paths is None else set(paths)
-        for video in reversed(self.videos()):
-            if chosen is None or video.path in chosen:
-                by_content[video.content] = video.path
+        among = [video for video in reversed(self.videos()) if chosen is None or video.path in chosen]
+        by_content = {video.content: video.path for video in among}
         if not by_content or limit < 1:
             return []
         for kind, vector in (vectors or {}).items():
@@ -297,8 +298,10 @@ class MomentStore:
                 if plain:
                     collect(way, self._moments.search(plain, query_type="fts", fts_columns=column))
             for kind, vector in (vectors or {}).items():
-                query = self._moments.search(_unit(vector), vector_column_name=kind)
-                collect(kind, query.distance_type("cosine").nprobes(PROBES))
+                query = self._moments.search(vector, vector_column_name=kind).distance_type("cosine")
+                if chosen is not None and sum(video.moments for video in among) < INDEXED_FROM:
+                    query = query.bypass_vector_index()  # what is so few is sooner compared than looked for
+                collect(kind, query.minimum_nprobes(PROBES).maximum_nprobes(0))  # more where a filter leaves too few
         return ranking.joined(rows, ways, by_content, limit)
 
     def check_encoder(self, kind: VectorKind, name: str) -> None:
@@ -381,10 +384,18 @@ def _ours(folder: Path) -> bool:
     return all(path.suffix == ".lance" or path.name.startswith(".") for path in folder.iterdir())
 
 
-def _unit(vector: np.ndarray | None) -> list[float] | None:
-    if vector is None:
-        return None
-    return (vector / np.linalg.norm(vector)).astype(np.float32).tolist()
+def _units(vectors: Sequence[np.ndarray | None], width: int) -> Any:
+    """A column of unit vectors; null where there is none."""
+    import pyarrow as pa
+
+    for vector in vectors:
+        if vector is not None and vector.shape != (width,):
+            raise ValueError(f"vectors of {width} numbers are stored, found {vector.shape}")
+    rows = np.stack([np.ones(width, np.float32) if one is None else one for one in vectors]) if vectors else []
+    units = np.asarray(rows, np.float32).reshape(-1, width)
+    units = units / np.linalg.norm(units, axis=1, keepdims=True)
+    missing = pa.array([one is None for one in vectors], pa.bool_())
+    return pa.FixedSizeListArray.from_arrays(pa.array(units.ravel()), width, mask=missing)
 
 
 def _plain(words: str) -> str:
