@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--window", type=float, default=4.0, metavar="SECONDS", help="length of a window; default: 4")
     parser.add_argument("--stride", type=float, default=2.0, metavar="SECONDS", help="window to window; default: 2")
+    parser.add_argument(
+        "--cuts", action="store_true", help="windows end at cuts, too: a shot no longer than a window is one window"
+    )
     parser.add_argument("--model", default="tiny", metavar="NAME|DIR", help="who tells what is seen; default: tiny")
     parser.add_argument("--encoder", metavar="NAME|DIR", help="a LaViLa dual encoder: by what is seen, beside words")
     parser.add_argument(
@@ -53,11 +56,13 @@ def run(args: argparse.Namespace) -> int:
     if args.workers is not None and args.workers < 1:
         raise ConfigError(f"--workers must be at least 1, found {args.workers}")
     quiet()
+    from videollm.moments.store import MomentStore
     from videollm.tools.index import CrewNames, IndexSettings, index
     from videollm.tools.narrate import videos_in
 
-    settings = IndexSettings(args.window, args.stride, args.batch)
+    settings = IndexSettings(args.window, args.stride, args.batch, args.cuts)
     videos = [path for path, _ in videos_in(args.clips)]
+    MomentStore.exists(args.into)  # what is wrong with the place is known before the wait for the models
     names = CrewNames(args.model, args.encoder, args.long, args.ear, args.device, args.bits)
     bar = TogetherBar(len(videos))
     if args.model == "tiny":
