@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,17 +74,33 @@ def load_sight_encoder(folder: str | Path, device: str | None = None) -> SightEn
     """
     from videollm.models.lavila import LavilaDualEncoder
 
-    try:
+    with _named(folder):
         model, processor = families.load(folder, LavilaDualEncoder, device=device, dtype=torch.float32)
+    return SightEncoder(model, processor, name_of(folder))
+
+
+@contextlib.contextmanager
+def _named(folder: str | Path) -> Iterator[None]:
+    try:
+        yield
     except ModelNotFoundError as error:
         raise ModelNotFoundError(
             f"no dual encoder in {folder} ({error}); give the folder that videollm convert lavila made of one"
         ) from error
-    return SightEncoder(model, processor, name_of(folder))
 
 
 def name_of(folder: str | Path) -> str:
-    """The name of the weights in a folder. Raises ModelNotFoundError: there is no such folder."""
+    """The name of the weights of a dual encoder, which is not loaded.
+
+    Raises:
+        ModelNotFoundError: no such model, or one of another kind.
+    """
+    from videollm.models.lavila import LavilaDualEncoder
+
+    with _named(folder):
+        found = families.look_up(folder)
+        if found.model_class is not LavilaDualEncoder:
+            raise ModelNotFoundError(f"it is of {found.what}")
     digest = hashlib.sha256()
     for file in sorted(hub.folder_of(folder).glob("*.safetensors")):
         with file.open("rb") as opened:
