@@ -9,7 +9,7 @@ so, unlike latency, does not depend on what else the machine does.
 
     python scripts/bench/moments.py [--moments 100000 1000000] [--queries 200] [--folder DIR]
 
---folder: keeps the indexes; what is there is not stored again, so an interrupted run goes on, and a finished one is only
+--folder: keeps the indexes; what is there is not stored again: an interrupted run goes on, and a finished one is only
 searched.
 """
 
