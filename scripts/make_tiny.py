@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("vision", "audio", "stage1", "stage2", "tools")
+PARTS = ("vision", "audio", "stage1", "stage2", "tools_on")
 
 
 def _start(name: str) -> subprocess.Popen[bytes] | None:
@@ -51,7 +51,7 @@ def main() -> None:
         started = time.monotonic()
         _finish(name, _start(name), started)
     _finish("decoder", decoder, began)
-    for name in ("lookups", "questions", "cuts", "follows", "dialogues", "stage1", "stage2", "calls", "tools"):
+    for name in ("lookups", "questions", "cuts", "follows", "dialogues", "stage1", "stage2", "calls", "tools", "tools_on"):
         started = time.monotonic()
         _finish(name, _start(name), started)
     folders = tuple(str(ROOT / "runs/tiny" / name) for name in PARTS)

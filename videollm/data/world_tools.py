@@ -321,10 +321,13 @@ class ToolTurns:
     Args:
         seed: of the kept clips.
         pictures: the kept attributes of all clips, ``(N, 4)``.
+        emphasis: kinds of questions that are asked three times as often.
     """
 
-    def __init__(self, seed: int, pictures: Any) -> None:
+    def __init__(self, seed: int, pictures: Any, emphasis: Sequence[str] = ()) -> None:
         self.seed, self.pictures = seed, pictures
+        shares = np.array([share * (3 if kind in emphasis else 1) for kind, share in _SHARES.items()])
+        self._shares = shares / shares.sum()
         self._known: dict[int, Scene] = {}
 
     def __call__(self, rng: np.random.Generator) -> tuple[float, list[ToolTurn]]:
@@ -337,7 +340,7 @@ class ToolTurns:
 
     def _turn(self, rng: np.random.Generator, lasts: float) -> ToolTurn:
         kinds = list(_SHARES)
-        kind = kinds[int(rng.choice(len(kinds), p=list(_SHARES.values())))]
+        kind = kinds[int(rng.choice(len(kinds), p=self._shares))]
         make: dict[str, Callable[[np.random.Generator, float], ToolTurn]] = {
             "look": self._look, "listen": self._listen, "when": self._when, "how": self._how,
             "narrate": self._narrate, "none": self._none,

@@ -335,20 +335,27 @@ class ToolSamples(TorchDataset[dict[str, Any]]):
     """Conversations in which tools are called, about films of many kept clips; every other one is of `FeatureSamples`.
 
     Of a film the model sees and hears single moments, each of another clip; a stretch that a tool shows is a clip.
+
+    Args:
+        folder: of kept clips.
+        items: make the other conversations.
+        first: number of the first conversation: behind those of a run that this one goes on from.
+        emphasis: see `ToolTurns`.
     """
 
     FILMS = 256
 
-    def __init__(self, folder: str | Path, items: ClipItems) -> None:
-        self.rest, self.items = FeatureSamples(folder, items), items
+    def __init__(self, folder: str | Path, items: ClipItems, first: int = 0, emphasis: Sequence[str] = ()) -> None:
+        self.rest, self.items, self.first = FeatureSamples(folder, items), items, first
         self.clips = self.rest.clips
-        self.turns = ToolTurns(items.seed, self.rest.pictures)
+        self.turns = ToolTurns(items.seed, self.rest.pictures, emphasis)
         self._films: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def __len__(self) -> int:
         return len(self.rest)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        self.items.visits += self.first
         if index % 2:
             item = self.rest[index]
             shown = {

@@ -29,7 +29,8 @@ class World:
         weigh: "tokens": every token of every answer alike; "answers": every answer alike (stage decoder).
         words: let facts start out resembling their words (stage decoder; see `DecoderObjective.speak_in_words`).
         again: tell some heads where to look for what is said again (stage tools); without it tokens for calls begin.
-        emphasis: types of question that are asked eight times as often (stage decoder).
+        first: number of the first conversation (stage tools).
+        emphasis: types of question that are asked eight times as often (stage decoder), or three times (stage tools).
         only: the types of question that are asked (stage decoder); without any all.
         kinds: kinds of scenes of which two thirds of the conversations are (stage decoder); without any all alike.
         tokenizer: folder of the tokenizer, learned from the world's text when it does not exist.
@@ -41,6 +42,7 @@ class World:
     weigh: Literal["tokens", "answers"] = "tokens"
     words: bool = False
     again: bool = False
+    first: int = 0
     emphasis: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()

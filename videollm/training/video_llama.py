@@ -227,8 +227,11 @@ def _world_objective(recipe: VideoLlamaRecipe, model: Any, processor: Any) -> tu
     make_features(model, clips, recipe.features, max(1, recipe.workers))
     about = {"alignment": "facts", "stage1": "captions", "stage2": "dialogues", "tools": "dialogues"}[recipe.stage]
     items = world_samples.ClipItems(processor, world.turns, recipe.seed, about)
-    samples = ToolSamples if recipe.stage == "tools" else FeatureSamples
-    data = Revisited(samples(recipe.features, items), recipe.seed, items)
+    if recipe.stage == "tools":
+        samples = ToolSamples(recipe.features, items, world.first, world.emphasis)
+    else:
+        samples = FeatureSamples(recipe.features, items)
+    data = Revisited(samples, recipe.seed, items)
     if recipe.stage == "alignment":
         return AlignmentObjective(model), data, conversations
     if recipe.stage == "tools":
