@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from videollm.moments.ranking import joined, ranks_of
+from videollm.moments.ranking import fused, joined, ranks_of
 
 
 def window(video: str, start: float, end: float) -> dict[str, object]:
@@ -18,23 +18,41 @@ def test_what_fits_equally_well_has_the_same_rank() -> None:
 
 ROWS = {"a1": window("a", 0, 4), "a2": window("a", 2, 6), "a3": window("a", 8, 12), "b1": window("b", 0, 4)}
 PATHS = {"a": "/a.mp4", "b": "/b.mp4"}
+USUAL = {"seen": (0.1, 0.2), "heard": (-0.2, 0.1)}
 
 
 def test_the_best_window_comes_first_and_says_why() -> None:
     ways = {"seen": {"a3": 0.9, "b1": 0.2, "a1": 0.1}, "narrated": {"a3": 5.0}}
-    first, *rest = joined(ROWS, ways, PATHS, 3)
+    first, *rest = joined(ROWS, ways, USUAL, PATHS, 3)
     assert (first.path, first.start_seconds, first.end_seconds) == ("/a.mp4", 8, 12)
     assert first.why == {"seen": 1, "narrated": 1} and first.narration == "a 8"
     assert all(0 <= hit.score <= first.score <= 1 for hit in rest)
 
 
 def test_neighbours_that_fit_about_as_well_are_one_stretch() -> None:
-    first, *rest = joined(ROWS, {"seen": {"a1": 0.80, "a2": 0.80, "b1": 0.1}}, PATHS, 3)
+    first, *rest = joined(ROWS, {"seen": {"a1": 0.80, "a2": 0.78, "b1": 0.1}}, USUAL, PATHS, 3)
     assert (first.start_seconds, first.end_seconds) == (0, 6)
     assert [hit.path for hit in rest] == ["/b.mp4"]
+    first, *rest = joined(ROWS, {"seen": {"a1": 0.80, "a2": 0.5, "b1": 0.1}}, USUAL, PATHS, 3)
+    assert (first.start_seconds, first.end_seconds) == (0, 4) and len(rest) == 1
 
 
 @pytest.mark.parametrize("limit", [1, 2])
 def test_the_limit(limit: int) -> None:
-    hits = joined(ROWS, {"seen": {"a1": 0.9, "a3": 0.5, "b1": 0.2}}, PATHS, limit)
+    hits = joined(ROWS, {"seen": {"a1": 0.9, "a3": 0.5, "b1": 0.2}}, USUAL, PATHS, limit)
     assert len(hits) == limit and hits[0].start_seconds == 0
+
+
+def test_a_fit_counts_by_what_is_usual() -> None:
+    """0.3 is nothing for the eye of this query, and much for its ear."""
+    scores = fused({"seen": {"a1": 0.3, "b1": 0.2}, "heard": {"a1": -0.2, "b1": 0.3}}, USUAL)
+    assert scores["b1"] > scores["a1"]
+    assert scores["b1"] == pytest.approx((0.5 + 5) / 12)
+
+
+def test_words_are_shares_of_the_best_fit_and_weak_ones_stay_weak() -> None:
+    scores = fused({"narrated": {"a1": 8.0, "b1": 4.0}, "heard in words": {"b1": 3.0}}, {})
+    assert scores == {"a1": 0.5, "b1": pytest.approx(0.75)}
+    same = fused({"narrated": {"a1": 8.0, "b1": 4.0}, "heard in words": {"b1": 3.0}}, {}, same_words=True)
+    assert same == {"a1": 1.0, "b1": 1.0}
+    assert fused({"narrated": {"a1": 0.2}}, {}) == {"a1": pytest.approx(0.2)}

@@ -92,7 +92,10 @@ def test_an_example_finds_its_like(store, films, encoder, ear, number: int) -> N
 def test_words_beside_an_example_say_what_it_does_not_show(store, films, encoder, ear) -> None:
     hits = search(store, "thing", like=films[1].with_suffix(".wav"), encoder=encoder, ear=ear)
     assert set(hits[0].why) == {"seen", "heard", "narrated"}
-    assert set(search(store, "thing", encoder=encoder, ear=ear, text=False)[0].why) == {"seen", "heard"}
+    # The index tells of a "thing" among what is seen, and never of a "tune".
+    assert set(search(store, "thing", encoder=encoder, ear=ear, text=False)[0].why) == {"seen"}
+    assert set(search(store, "thing", heard="a tune", encoder=encoder, ear=ear)[0].why) == {"seen", "heard", "narrated"}
+    assert set(search(store, "hear", encoder=encoder, ear=ear)[0].why) == {"heard", "heard in words"}
 
 
 def test_what_is_heard_is_not_looked_for_in_what_is_seen(store) -> None:

@@ -1,4 +1,9 @@
-"""One ranking out of several ways of finding, and stretches out of windows."""
+"""One ranking out of several ways of finding, and stretches out of windows.
+
+Ways of finding do not fit on one scale: a cosine of 0.5 is much for one encoder and nothing for another. A vector's fit
+is therefore counted from what is usual for this query, in standard deviations over a sample of all windows; a fit of
+words as a share of the best one. Scores are the weighted mean of both.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,16 @@ from typing import Any
 
 from videollm.moments.moment import Found, Reason
 
-RANK_CONSTANT = 60
-"""Of reciprocal rank fusion: a list adds 1 / (constant + rank). Source: Cormack et al. 2009, section 2."""
-ABOUT_AS_WELL = 0.9
-"""A window is joined to a better one that it overlaps from this share of its score on; below, it is left out."""
-_IN_WORDS: tuple[Reason, ...] = ("narrated", "heard in words")
+OUTSTANDING = 6.0
+"""Standard deviations above the usual that count as a perfect fit. A vector weighs so many times what words weigh."""
+LITTLE = 1.0
+"""A full-text fit (BM25) below is that of words which are everywhere; fits are shares of at least this."""
+ABOUT_AS_WELL = 0.1
+"""A window is joined to a better one that it overlaps where its score is at most so much lower; else it is left out."""
+IN_WORDS: tuple[Reason, ...] = ("narrated", "heard in words")
+
+Fits = Mapping[Reason, Mapping[str, float]]
+Usual = Mapping[Reason, tuple[float, float]]
 
 
 def ranks_of(fits: Mapping[str, float]) -> dict[str, int]:
@@ -22,37 +32,53 @@ def ranks_of(fits: Mapping[str, float]) -> dict[str, int]:
     return {key: first[round(fit, 6)] for key, fit in fits.items()}
 
 
-def fused(ways: Mapping[Reason, Mapping[str, float]]) -> dict[str, float]:
+def fused(ways: Fits, usual: Usual, same_words: bool = False) -> dict[str, float]:
     """Scores from 0 to 1 of everything that was found in some way.
 
     Args:
-        ways: how well each window fits that was found in a way, by its id; only the order counts.
+        ways: by way of finding, how well each window fits that was found so: a cosine, or a full-text fit.
+        usual: mean and standard deviation of the cosines of a vector with a sample of all windows.
+        same_words: the same words were looked for in both columns: the better of the two counts.
     """
-    counted = len(ways.keys() - set(_IN_WORDS)) + bool(ways.keys() & set(_IN_WORDS))
-    best = max(counted, 1) / (RANK_CONSTANT + 1)  # words are found in one of the two columns, seldom in both
-    scores: dict[str, float] = {}
-    for fits in ways.values():
-        for key, rank in ranks_of(fits).items():
-            scores[key] = scores.get(key, 0.0) + 1 / (RANK_CONSTANT + rank) / best
-    return {key: min(1.0, score) for key, score in scores.items()}
+    keys = {key for fits in ways.values() for key in fits}
+    scores = dict.fromkeys(keys, 0.0)
+    weight = 0.0
+    told: list[dict[str, float]] = []
+    for way, fits in ways.items():
+        if way in IN_WORDS:
+            best = max([*fits.values(), LITTLE])
+            told.append({key: fits.get(key, 0.0) / best for key in keys})
+            continue
+        mean, deviation = usual[way]
+        least = min(fits.values(), default=mean)  # of what is not among the nearest no more is known
+        weight += OUTSTANDING
+        for key in keys:
+            far = (fits.get(key, least) - mean) / max(deviation, 1e-6)
+            scores[key] += min(max(far, 0.0), OUTSTANDING)
+    if same_words and told:
+        told = [{key: max(one[key] for one in told) for key in keys}]
+    weight += len(told)
+    return {key: (score + sum(one[key] for one in told)) / max(weight, 1e-9) for key, score in scores.items()}
 
 
 def joined(
     rows: Mapping[str, Mapping[str, Any]],
-    ways: Mapping[Reason, Mapping[str, float]],
+    ways: Fits,
+    usual: Usual,
     paths: Mapping[str, str],
     limit: int,
+    same_words: bool = False,
 ) -> list[Found]:
     """Stretches, the best first. Windows that overlap a better one belong to it, if they fit about as well, and are
     left out otherwise.
 
     Args:
         rows: the windows that were found, by id.
-        ways: see `fused`.
+        ways, usual, same_words: see `fused`.
         paths: of the videos, by content.
         limit: how many at most.
     """
-    scores = fused(ways)
+    scores = fused(ways, usual, same_words)
     ranks = {way: ranks_of(fits) for way, fits in ways.items()}
     order = sorted(scores, key=lambda key: (-scores[key], rows[key]["video"], rows[key]["start_seconds"]))
     spans: list[list[Any]] = []
@@ -63,19 +89,11 @@ def joined(
         if better is None:
             if len(spans) < limit:
                 spans.append([key, score, start, end])
-        elif score >= ABOUT_AS_WELL * better[1]:
+        elif score >= better[1] - ABOUT_AS_WELL:
             better[2], better[3] = min(better[2], start), max(better[3], end)
-    return [_found(key, rows[key], score, start, end, ranks, paths) for key, score, start, end in spans]
-
-
-def _found(
-    key: str,
-    row: Mapping[str, Any],
-    score: float,
-    start: float,
-    end: float,
-    ranks: Mapping[Reason, Mapping[str, int]],
-    paths: Mapping[str, str],
-) -> Found:
-    why = {way: found[key] for way, found in ranks.items() if key in found}
-    return Found(paths[row["video"]], start, end, score, why, row["narration"], row["sound"])
+    found = []
+    for key, score, start, end in spans:
+        row = rows[key]
+        why = {way: ranked[key] for way, ranked in ranks.items() if key in ranked}
+        found.append(Found(paths[row["video"]], start, end, score, why, row["narration"], row["sound"]))
+    return found

@@ -12,9 +12,13 @@ object store, so that both serve alike.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,8 @@ from videollm.moments import ranking
 from videollm.moments.moment import VECTOR_KINDS, Found, Moment, Reason, VectorKind, Video
 
 SCHEMA_VERSION = 1
+SAMPLE = 1000
+"""Windows from which it is known what is usual."""
 POOL = 200
 """How many of each way of finding are ranked together."""
 
@@ -34,6 +40,8 @@ INDEXED_FROM = 50_000
 """Vectors of a kind from which they are found through an index of their own; fewer are all compared."""
 GROWN = 4
 """Times the vectors of which an index was made, from which it is made anew, with as many partitions as fit."""
+CHANGE_TRIES = 10
+"""Of a change to an index that another process came before."""
 PROBES = 24
 """Partitions that are looked into. Each holds exact vectors, so nothing is lost but what lies in others."""
 
@@ -49,6 +57,7 @@ class MomentStore:
         self.address, self.encoders = address, dict(encoders)
         self._moments, self._videos = database.open_table("moments"), database.open_table("videos")
         self._known: tuple[int, list[Video]] = (-1, [])
+        self._samples: dict[VectorKind, tuple[int, np.ndarray]] = {}
 
     @staticmethod
     def exists(address: str | Path) -> bool:
@@ -162,11 +171,12 @@ class MomentStore:
         """Join small files, take the newest moments into the indexes, and make those of vectors that are worth it."""
         with _in_words(self.address):
             for table in (self._moments, self._videos):
-                table.optimize()
+                _until_committed(table.optimize)
             rows = self._moments.count_rows()
             for kind in VECTOR_KINDS:
                 if kind in self._moments.schema.names and rows >= INDEXED_FROM:
-                    self._index_vectors(kind, self._moments.count_rows(f"{kind} IS NOT NULL"))
+                    found = self._moments.count_rows(f"{kind} IS NOT NULL")
+                    _until_committed(partial(self._index_vectors, kind, found))
 
     def _index_vectors(self, kind: VectorKind, rows: int) -> None:
         """An index of exact vectors in partitions. Its name tells of how many vectors it was made."""
@@ -282,27 +292,74 @@ class MomentStore:
             where.append(f"end_seconds > {between_seconds[0]:f} AND start_seconds < {between_seconds[1]:f}")
         rows: dict[str, dict[str, Any]] = {}
         ways: dict[Reason, dict[str, float]] = {}
+        usual: dict[Reason, tuple[float, float]] = {}
 
-        def collect(way: Reason, query: Any) -> None:
-            if where:
-                query = query.where(" AND ".join(where), prefilter=True)
+        def collect(way: Reason, query: Any, conditions: Sequence[str], most: int) -> None:
+            if conditions:
+                query = query.where(" AND ".join(conditions), prefilter=True)
             columns = [*_SHOWN, "_score" if way in _WORDS.values() else "_distance"]
-            found = [row for row in query.select(columns).limit(POOL).to_list() if row["video"] in by_content]
+            found = [row for row in query.select(columns).limit(most).to_list() if row["video"] in by_content]
             rows.update((row["id"], row) for row in found)
-            ways[way] = {row["id"]: row.get("_score", -row.get("_distance", 0.0)) for row in found}
+            fits = {row["id"]: row["_score"] if "_score" in row else 1 - row["_distance"] for row in found}
+            ways.setdefault(way, {}).update(fits)
+
+        few = chosen is not None and sum(video.moments for video in among) < INDEXED_FROM
+
+        def near(kind: VectorKind, vector: np.ndarray) -> Any:
+            return self._moments.search(vector, vector_column_name=kind).distance_type("cosine")
 
         said = dict.fromkeys(_WORDS.values(), words) if isinstance(words, str) else words or {}
         with _in_words(self.address):
             for column, way in _WORDS.items():
                 plain = _plain(said.get(way) or "")
                 if plain:
-                    collect(way, self._moments.search(plain, query_type="fts", fts_columns=column))
+                    collect(way, self._moments.search(plain, query_type="fts", fts_columns=column), where, POOL)
             for kind, vector in (vectors or {}).items():
-                query = self._moments.search(vector, vector_column_name=kind).distance_type("cosine")
-                if chosen is not None and sum(video.moments for video in among) < INDEXED_FROM:
+                usual[kind] = self._usual(kind, vector)
+                query = near(kind, vector)
+                if few:
                     query = query.bypass_vector_index()  # what is so few is sooner compared than looked for
-                collect(kind, query.minimum_nprobes(PROBES).maximum_nprobes(0))  # more where a filter leaves too few
-        return ranking.joined(rows, ways, by_content, limit)
+                # More where a filter leaves too few.
+                collect(kind, query.minimum_nprobes(PROBES).maximum_nprobes(0), where, POOL)
+            # What is near in one sense need not be among the nearest in the other: how near it is there decides.
+            for kind, vector in vectors.items() if vectors and len(vectors) > 1 else ():
+                missing = [key for key in rows if key not in ways[kind]]
+                if missing:
+                    those = f"id IN ({', '.join(map(_quoted, missing))})"
+                    collect(kind, near(kind, vector).bypass_vector_index(), [those], len(missing))
+        return ranking.joined(rows, ways, usual, by_content, limit, same_words=isinstance(words, str))
+
+    def familiar(self, words: str) -> tuple[float, float]:
+        """How well words fit what is told of pictures and of sounds, at best: full-text fits, 0 where nothing fits."""
+        found = []
+        with _in_words(self.address):
+            for column in _WORDS:
+                plain = _plain(words)
+                query = self._moments.search(plain, query_type="fts", fts_columns=column).select(["id", "_score"])
+                found.append(max((row["_score"] for row in query.limit(1).to_list()), default=0.0) if plain else 0.0)
+        return found[0], found[1]
+
+    def told(self, most: int) -> tuple[list[str], list[str]]:
+        """Different narrations, and different descriptions of sounds, of some windows.
+
+        Args:
+            most: how many of each.
+        """
+        with _in_words(self.address):
+            rows = self._moments.search().select(list(_WORDS)).limit(SAMPLE).to_list()
+        narrations, sounds = (list(dict.fromkeys(row[column] for row in rows if row[column])) for column in _WORDS)
+        return narrations[:most], sounds[:most]
+
+    def _usual(self, kind: VectorKind, vector: np.ndarray) -> tuple[float, float]:
+        """Mean and standard deviation of a vector's cosines with a sample of all windows."""
+        version, sample = self._samples.get(kind, (-1, None))
+        if sample is None or version != self._moments.version:
+            column = self._moments.search().select([kind]).limit(SAMPLE).to_arrow()[kind].combine_chunks().drop_null()
+            width = len(vector)
+            sample = column.flatten().to_numpy().reshape(-1, width)
+            self._samples[kind] = self._moments.version, sample
+        cosines = sample @ (vector / np.linalg.norm(vector))
+        return (float(cosines.mean()), float(cosines.std())) if len(cosines) else (0.0, 1.0)
 
     def check_encoder(self, kind: VectorKind, name: str) -> None:
         """Raises MomentIndexError where the vectors of a kind are of another encoder, or there are none."""
@@ -374,10 +431,25 @@ def _index_columns(moments: Any) -> None:
     """What words and names are found by: without, every moment is read to store the next."""
     from lancedb.index import FTS, BTree
 
-    for column in _WORDS:
-        moments.create_index(column, config=FTS(), replace=True)
-    for column in ("id", "video"):
-        moments.create_index(column, config=BTree(), replace=True)
+    for column, config in (*((column, FTS()) for column in _WORDS), ("id", BTree()), ("video", BTree())):
+
+        def make(column: str = column, config: Any = config) -> None:
+            if not any(list(one.columns) == [column] for one in moments.list_indices()):
+                moments.create_index(column, config=config)
+
+        _until_committed(make)
+
+
+def _until_committed(change: Callable[[], object]) -> None:
+    """Does what another process may come before: not all of LanceDB's changes are tried again by itself."""
+    for attempt in count(1):
+        try:
+            change()
+            return
+        except (OSError, ValueError, RuntimeError) as error:
+            if "commit conflict" not in str(error).lower() or attempt == CHANGE_TRIES:
+                raise
+            time.sleep(0.1 * attempt * random.random())
 
 
 def _ours(folder: Path) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,8 @@ from videollm.media.decode_worker import inspect_clip, open_clip
 from videollm.media.sampling import FrameSampling, SoundSampling
 from videollm.media.source import Limits
 from videollm.media.write import atomic, cut_clip
-from videollm.moments.moment import Found, VectorKind
+from videollm.moments.moment import Found, Reason, VectorKind
+from videollm.moments.senses import by_sense
 from videollm.moments.store import MomentStore
 from videollm.tools.narrate import LONG_FILE, clock
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from videollm.moments.sound import SoundEncoder
 
 EXPORT_SUFFIXES = (".json", ".csv")
+_TOLD = 64
+"""Texts of an index, of each sense, with which words are compared that it does not tell."""
 _OF_A_SENTENCE = 50
 """Hits of each sentence of a paragraph that are tried."""
 
@@ -53,7 +56,8 @@ def search(
 
     Args:
         store: the index.
-        query: what is seen or heard; may be empty beside an example.
+        query: what is seen or heard; may be empty beside an example. With an ear, its phrases are told apart: see
+            `videollm.moments.senses`.
         heard: what is heard, where ``query`` says only what is seen.
         like: a picture, clip or sound: windows that look or sound like it. Words beside it say what it does not show.
         encoder, long, ear: those that the index was made with; None: without such vectors, by words alone without any.
@@ -68,7 +72,14 @@ def search(
         MediaError: the example cannot be read.
         ConfigError: an example of which the encoders can make nothing.
     """
-    sounds = query if heard is None else heard
+    said: str | dict[Reason, str] = query
+    sight = sounds = query
+    if heard is not None:
+        sounds = heard
+    elif ear is not None and like is None:
+        sight, sounds = by_sense(query, store.familiar, _ears_judgement(store, encoder, ear))
+    if (sight, sounds) != (query, query):
+        said = {"narrated": sight, "heard in words": sounds}
     vectors: dict[VectorKind, np.ndarray] = {}
     if encoder is not None:
         store.check_encoder("seen", encoder.name)
@@ -78,15 +89,32 @@ def search(
         store.check_encoder("heard", ear.name)
     if like is not None:
         vectors |= vectors_like(like, encoder, ear, limits)
-    if query.strip():
+    if sight.strip():
         if encoder is not None and "seen" not in vectors:
-            vectors["seen"] = encoder.words(query)
+            vectors["seen"] = encoder.words(sight)
         if long is not None:
-            vectors["long"] = long.words(query)
+            vectors["long"] = long.words(sight)
     if sounds.strip() and ear is not None and "heard" not in vectors:
         vectors["heard"] = ear.words(sounds)
-    words = {"narrated": query, "heard in words": sounds} if text else {}
-    return store.search(words, vectors, paths=paths, between_seconds=between_seconds, limit=limit)
+    return store.search(said if text else None, vectors, paths=paths, between_seconds=between_seconds, limit=limit)
+
+
+def _ears_judgement(
+    store: MomentStore, encoder: SightEncoder | None, ear: SoundEncoder
+) -> Callable[[str], bool] | None:
+    """Whether words are nearer to what the index tells of sounds than to what it tells of pictures; None: who knows."""
+    if encoder is None:
+        return None
+
+    def sounds_like(phrase: str) -> bool:
+        narrations, sounds = store.told(_TOLD)
+        sides = (encoder, narrations), (ear, sounds)
+        seen, heard = (
+            max((float(one.words(phrase) @ one.words(text)) for text in texts), default=-1.0) for one, texts in sides
+        )
+        return heard > seen
+
+    return sounds_like
 
 
 def vectors_like(
