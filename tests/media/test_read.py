@@ -1,12 +1,19 @@
 """Stretches of files: what a file cut there would give, without cutting it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.media.numbered import numbered_frames, numbers_of, tones
+from videollm.clips import Waveform
 from videollm.errors import MediaStretchError, MediaUnreadableError
+from videollm.media import decode_worker
+from videollm.media import read as reading
 from videollm.media.decode_worker import close_server, open_clip, read_clip
 from videollm.media.sampling import FrameSampling, SoundSampling
+from videollm.media.source import open_source
 from videollm.media.write import cut_clip, write_sound, write_video
 
 EVERY = FrameSampling("rate", rate_hz=25, max_frames=1000)
@@ -88,3 +95,63 @@ def test_a_picture_has_no_seconds(tmp_path):
     Image.fromarray(numbered_frames(1)[0]).save(tmp_path / "a.png")
     clip = read_clip(tmp_path / "a.png", frames=EVERY, start_seconds=3.0, end_seconds=4.0)
     assert clip.kind == "image" and clip.content_hash == read_clip(tmp_path / "a.png", frames=EVERY).content_hash
+
+
+# -- a file that was looked through before
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv", "film.avi", "sound.wav"])
+def test_a_stretch_with_a_survey_is_the_same(tmp_path: Path, name: str) -> None:
+    rng = np.random.default_rng(0)
+    tone = Waveform(np.sin(np.arange(6 * 8000) * 0.3).astype(np.float32)[None] * 0.2, 8000)
+    path = tmp_path / name
+    if name == "sound.wav":
+        write_sound(path, tone)
+    else:
+        pixels = np.kron(rng.integers(0, 256, (60, 6, 8, 3)), np.ones((1, 8, 8, 1))).astype(np.uint8)
+        write_video(path, pixels, fps=10, waveform=None if name == "film.avi" else tone, key_every=12)
+    survey = decode_worker.survey_file(path)
+    assert survey.frames == (0 if name == "sound.wav" else 60) and survey.contents.end_seconds == pytest.approx(
+        6, abs=0.1
+    )
+    sampling = {"frames": FrameSampling("rate", rate_hz=4.0), "sound": SoundSampling("contiguous", 8, 0.5)}
+    for start, end in ((0.0, 1.0), (2.05, 4.0), (5.0, 9.0)):
+        plain, known = (
+            decode_worker.open_clip(path, start_seconds=start, end_seconds=end, survey=one, **sampling)
+            for one in (None, survey)
+        )
+        assert known.content_hash == plain.content_hash and known.duration_seconds == plain.duration_seconds
+        if plain.frames is not None:
+            assert known.frames is not None and plain.frames.of_frames == known.frames.of_frames
+            np.testing.assert_array_equal(known.frames.pixels, plain.frames.pixels)
+            np.testing.assert_array_equal(known.frames.seconds, plain.frames.seconds)
+        for ours, theirs in zip(known.waveforms or (), plain.waveforms or (), strict=True):
+            np.testing.assert_array_equal(ours.samples, theirs.samples)
+
+
+def test_a_survey_saves_the_look_and_says_nothing_of_a_changed_file(tmp_path: Path, monkeypatch) -> None:
+    first = write_video(tmp_path / "a.mp4", np.zeros((20, 32, 32, 3), np.uint8), fps=10)
+    survey = decode_worker.survey_file(first)
+    with open_source(first) as source, monkeypatch.context() as without:
+        without.setattr(reading, "look_at", None)  # would fail
+        reading.clip_of(source, frames=FrameSampling(), sound=None, decoder="pyav", stretch=(1.0, 2.0), survey=survey)
+    write_video(first, np.full((40, 48, 48, 3), 200, np.uint8), fps=10)
+    clip = decode_worker.open_clip(first, frames=FrameSampling(), start_seconds=3.0, end_seconds=4.0, survey=survey)
+    assert clip.frames is not None and clip.frames.pixels.shape[1:3] == (48, 48) and clip.frames.of_frames == 10
+
+
+def test_what_is_no_survey(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(MediaUnreadableError, match="a picture has no stretches"):
+        decode_worker.survey_file(tmp_path / "a.png")
+    path = write_video(tmp_path / "a.mp4", np.zeros((20, 32, 32, 3), np.uint8), fps=10)
+    told, arrays = decode_worker.survey_file(path).to_plain()
+    assert reading.Survey.from_plain(told, arrays).frames == 20
+    for wrong in (
+        arrays[:-2],
+        [arrays[0][:5], *arrays[1:]],
+        [*arrays[:-1], arrays[-1] + 1000],
+        [arrays[0][:0], *arrays[1:]],
+    ):
+        with pytest.raises(ValueError):
+            reading.Survey.from_plain(told, wrong)

@@ -24,7 +24,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -52,6 +52,9 @@ from videollm.errors import (
     QuestionTooLongError,
 )
 from videollm.messages import MediaPart, Message, Part, TextPart, ToolCallPart, ToolResultPart, assistant, system, user
+
+if TYPE_CHECKING:
+    from videollm.media.read import Survey
 
 DEFAULT_MAX_NEW_TOKENS = 256
 TOOL_PAUSE_SECONDS = 0.002
@@ -392,14 +395,12 @@ class ChatSession:
             MediaError: the file cannot be read.
             ConfigError: another length of segments.
         """
-        from videollm.media.decode_worker import open_windows
-        from videollm.media.windows import WindowSampling
+        from videollm.media.decode_worker import survey_file
 
-        options: dict[str, Any] = {} if self.limits is None else {"limits": self.limits}
-        with open_windows(file, WindowSampling(20.0, 20.0, None, None), **options) as opened:
-            lasts, frames = opened.file.duration_seconds, opened.file.frames
+        survey = survey_file(file, **({} if self.limits is None else {"limits": self.limits}))
+        lasts = survey.contents.end_seconds
         label = name if name is not None else self._free_name(printable(Path(file).name))
-        timeline = Timeline.of(label, Path(file), lasts, frames=frames, segment_seconds=segment_seconds, choose=choose)
+        timeline = Timeline.of(label, Path(file), lasts, survey=survey, segment_seconds=segment_seconds, choose=choose)
         self._timelines[label], self._files[label] = timeline, Path(file)
         return timeline
 
@@ -856,7 +857,7 @@ class ChatSession:
 
     def _segment(self, timeline: Timeline, stretch: Stretch) -> Outcome:
         """A segment with its pictures and its sound."""
-        clip = self._open(timeline.file, stretch)
+        clip = self._open(timeline.file, stretch, timeline.survey)
         count = 0 if clip.frames is None else len(clip.frames)
         return Outcome(f"{count} frames", (Evidence(timeline.video, *stretch, "seen"),), clip=clip)
 
@@ -1027,7 +1028,7 @@ class ChatSession:
             found[one.name] = one
         return tuple(found.values())
 
-    def _open(self, path: Path, stretch: Stretch | None = None) -> Clip:
+    def _open(self, path: Path, stretch: Stretch | None = None, survey: Survey | None = None) -> Clip:
         from videollm.media.decode_worker import open_clip
         from videollm.media.sampling import FrameSampling, SoundSampling
 
@@ -1040,6 +1041,7 @@ class ChatSession:
             decoder=self.decoder,
             start_seconds=None if stretch is None else stretch[0],
             end_seconds=None if stretch is None else stretch[1],
+            survey=survey,
             **options,
         )
 

@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from videollm.errors import ConfigError
 from videollm.media.sampling import windows
+
+if TYPE_CHECKING:
+    from videollm.media.read import Survey
 
 Stretch = tuple[float, float]
 Chooser = Callable[[str], Sequence[Stretch]]
@@ -48,7 +52,7 @@ class Timeline:
         file: where it is.
         segments: (start, end) of each, in seconds, in their order.
         choose: finds moments by words; where it finds none, or is None, segments are taken evenly.
-        frames: how many pictures the file shows; 0 for a sound.
+        survey: of the file, so that a stretch of an hour is read as fast as one of a minute.
 
     Raises:
         ConfigError: segments of another length than 10 to 30 seconds make no sense, or there are none.
@@ -58,7 +62,7 @@ class Timeline:
     file: Path
     segments: tuple[Stretch, ...]
     choose: Chooser | None = None
-    frames: int = 0
+    survey: Survey | None = None
 
     @classmethod
     def of(
@@ -67,7 +71,7 @@ class Timeline:
         file: Path,
         duration_seconds: float,
         *,
-        frames: int = 0,
+        survey: Survey | None = None,
         segment_seconds: float = 20.0,
         choose: Chooser | None = None,
     ) -> Timeline:
@@ -76,11 +80,16 @@ class Timeline:
             raise ConfigError(f"a segment lasts 10 to 30 seconds, found {segment_seconds:g}")
         if not duration_seconds > 0:
             raise ConfigError(f"{video} has no length in time; show it as it is")
-        return cls(video, file, tuple(windows(duration_seconds, segment_seconds, segment_seconds)), choose, frames)
+        return cls(video, file, tuple(windows(duration_seconds, segment_seconds, segment_seconds)), choose, survey)
 
     @property
     def duration_seconds(self) -> float:
         return self.segments[-1][1]
+
+    @property
+    def frames(self) -> int:
+        """How many pictures the file shows; 0 for a sound, or where nobody counted."""
+        return 0 if self.survey is None else self.survey.frames
 
     @property
     def sentence(self) -> str:

@@ -39,7 +39,7 @@ import numpy as np
 from videollm import errors
 from videollm.clips import Clip, Frames, Waveform
 from videollm.errors import DecoderCrashedError, MediaError, MediaLimitError, VideoLLMError
-from videollm.media.read import DECODERS, clip_of, info_of, read_clip, stretch_of
+from videollm.media.read import DECODERS, Survey, clip_of, info_of, read_clip, stretch_of, survey_of
 from videollm.media.sampling import FrameSampling, SoundSampling
 from videollm.media.source import (
     DEFAULT_LIMITS,
@@ -54,7 +54,16 @@ from videollm.media.source import (
 )
 from videollm.media.windows import Window, WindowedFile, WindowSampling, spans_of, windows_of
 
-__all__ = ["OpenWindows", "close_server", "inspect_clip", "open_clip", "open_windows", "read_clip", "start_server"]
+__all__ = [
+    "OpenWindows",
+    "close_server",
+    "inspect_clip",
+    "open_clip",
+    "open_windows",
+    "read_clip",
+    "start_server",
+    "survey_file",
+]
 
 IDLE_SECONDS = 5.0
 """The server is closed when no file was opened for so long."""
@@ -75,6 +84,7 @@ def open_clip(
     name: str | None = None,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
+    survey: Survey | None = None,
 ) -> Clip:
     """Read any media file, safely: the chosen frames and stretches of sound, with their seconds.
 
@@ -85,6 +95,8 @@ def open_clip(
         limits: what the file may cost.
         name: what to call the clip; the file name if None.
         start_seconds, end_seconds: the stretch of the file that is read, see `read_clip`.
+        survey: of `survey_file`; a stretch of a long file is then read as fast as one of a short file. Where the file
+            has changed since, it is not used.
 
     Raises:
         MediaNotFoundError, MediaUnreadableError, MediaLimitError: as `read_clip`, and over a limit of wall time,
@@ -102,8 +114,24 @@ def open_clip(
         "stretch": stretch_of(start_seconds, end_seconds),
     }
     with open_source(path, limits, name) as source:
-        header, arrays = _in_worker(source, order)
+        known: Sequence[np.ndarray] = ()
+        if survey is not None and survey.is_of(source):
+            order["survey"], known = survey.to_plain()
+        header, arrays = _in_worker(source, order, known)
         return _clip_from(source, header, arrays)
+
+
+def survey_file(path: str | os.PathLike[str], *, limits: Limits = DEFAULT_LIMITS, name: str | None = None) -> Survey:
+    """Looks through a video or sound once, safely, for stretches of it to be read. Raises as `open_clip`."""
+    with open_source(path, limits, name) as source:
+        header, arrays = _in_worker(source, {"do": "survey"})
+        try:
+            found = Survey.from_plain(header["survey"], arrays)
+        except (KeyError, TypeError, ValueError):
+            raise _garbled(source) from None
+        if not 0 <= found.contents.end_seconds <= source.limits.duration_seconds:
+            raise _garbled(source)
+        return found
 
 
 def inspect_clip(
@@ -144,7 +172,6 @@ class OpenWindows:
                 spans_of(sampling, duration, at_cuts),
                 _told_notes(told["notes"]),
                 at_cuts,
-                int(told["frames"]),
             )
         except (KeyError, TypeError, ValueError):
             raise _garbled(source) from None
@@ -314,18 +341,21 @@ atexit.register(_server.close)
 os.register_at_fork(after_in_child=lambda: _server.forget())
 
 
-def _in_worker(source: SourceFile, order: dict[str, Any]) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Send one order to a worker of its own; the header and arrays that it answers with."""
-    with _Worker(source, order) as worker:
+def _in_worker(
+    source: SourceFile, order: dict[str, Any], known: Sequence[np.ndarray] = ()
+) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Send one order, with the arrays that go with it, to a worker of its own; the header and arrays of its answer."""
+    with _Worker(source, order, known) as worker:
         return worker.receive()
 
 
 class _Worker:
     """A worker with its order, for use as a context manager; it is gone afterwards, whatever it was doing."""
 
-    def __init__(self, source: SourceFile, order: dict[str, Any]) -> None:
-        self._source = source
+    def __init__(self, source: SourceFile, order: dict[str, Any], known: Sequence[np.ndarray] = ()) -> None:
+        self._source, self._known = source, known
         self._order = order | {"name": source.name, "limits": source.limits.to_dict()}
+        self._order["arrays"] = [(each.dtype.name, each.shape) for each in known]
         self._status: int | None = None
         self._pid: int | None = None
 
@@ -362,6 +392,7 @@ class _Worker:
                 text, self._order = json.dumps(self._order).encode(), {}
                 self._socket.settimeout(limits.wall_seconds)
                 self._socket.sendall(_LENGTH.pack(len(text)) + text)
+                _send(self._socket, self._known)
             header, arrays = _receive(source, self._socket, deadline)
         except (ConnectionError, EOFError):
             self._reap()
@@ -407,7 +438,10 @@ def _receive(source: SourceFile, sock: socket.socket, deadline: float) -> tuple[
         wanted = [(str(dtype), tuple(int(n) for n in shape)) for dtype, shape in header.get("arrays", ())]
     except (ValueError, TypeError, AttributeError):
         raise _garbled(source) from None
-    if any(dtype not in ("uint8", "float32", "float64") or min(shape, default=0) < 0 for dtype, shape in wanted):
+    if any(
+        dtype not in ("uint8", "float32", "float64", "int64", "bool") or min(shape, default=0) < 0
+        for dtype, shape in wanted
+    ):
         raise _garbled(source)
     total = sum(math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in wanted)
     if total > source.limits.pixel_bytes + source.limits.sound_bytes + 2**20 or len(wanted) > 10_000:
@@ -541,16 +575,16 @@ def _work(media_fd: int, socket_fd: int, server: int, libc: ctypes.CDLL | None) 
         sock = socket.socket(fileno=socket_fd)
         length = _LENGTH.unpack(_take(sock, _LENGTH.size))[0]
         order = json.loads(_take(sock, length))
+        shapes = [(dtype, math.prod(shape) * np.dtype(dtype).itemsize) for dtype, shape in order.pop("arrays")]
+        known = [np.frombuffer(_take(sock, size), dtype) for dtype, size in shapes]
         limits = Limits(**order["limits"])
         several = order["do"] == "windows"
         _lower_limits(limits, for_one=not several)
-        for header, arrays in _carry_out(media_fd, order, limits):
+        for header, arrays in _carry_out(media_fd, order, limits, known):
             header["arrays"] = [(each.dtype.name, each.shape) for each in arrays]
             text = json.dumps(header).encode()
             sock.sendall(_LENGTH.pack(len(text)) + text)
-            for each in arrays:
-                if each.nbytes:
-                    sock.sendall(np.ascontiguousarray(each).data.cast("B"))
+            _send(sock, arrays)
             if several:
                 _allow_more_processor_time(limits)
     except BaseException:
@@ -559,13 +593,19 @@ def _work(media_fd: int, socket_fd: int, server: int, libc: ctypes.CDLL | None) 
 
 
 def _take(sock: socket.socket, count: int) -> bytes:
-    block = b""
+    block = bytearray()
     while len(block) < count:
         more = sock.recv(count - len(block))
         if not more:
             raise EOFError
         block += more
-    return block
+    return bytes(block)
+
+
+def _send(sock: socket.socket, arrays: Sequence[np.ndarray]) -> None:
+    for each in arrays:
+        if each.nbytes:
+            sock.sendall(np.ascontiguousarray(each).data.cast("B"))
 
 
 def _lower_limits(limits: Limits, for_one: bool = True) -> None:
@@ -596,7 +636,7 @@ def _allow_more_processor_time(limits: Limits) -> None:
 
 
 def _carry_out(
-    media_fd: int, order: dict[str, Any], limits: Limits
+    media_fd: int, order: dict[str, Any], limits: Limits, known: Sequence[np.ndarray] = ()
 ) -> Iterator[tuple[dict[str, Any], list[np.ndarray]]]:
     """The answers to an order: a clip, what the file declares, windows one by one; or an error, last."""
     name = str(order["name"])
@@ -606,13 +646,22 @@ def _carry_out(
                 if order["do"] == "info":
                     yield {"info": asdict(info_of(source))}, []
                     return
+                if order["do"] == "survey":
+                    told, arrays = survey_of(source).to_plain()
+                    yield {"survey": told}, arrays
+                    return
                 if order["do"] == "windows":
                     yield from _told_windows(source, WindowSampling.from_dict(order["windows"]))
                     return
                 frames = None if order["frames"] is None else FrameSampling(**order["frames"])
                 sound = None if order["sound"] is None else SoundSampling(**order["sound"])
                 stretch = None if order["stretch"] is None else tuple(order["stretch"])
-                yield _plain(clip_of(source, frames=frames, sound=sound, decoder=order["decoder"], stretch=stretch))
+                survey = Survey.from_plain(order["survey"], known) if "survey" in order else None
+                yield _plain(
+                    clip_of(
+                        source, frames=frames, sound=sound, decoder=order["decoder"], stretch=stretch, survey=survey
+                    )
+                )
             except MemoryError:
                 raise memory_error(source) from None
     except VideoLLMError as error:
@@ -630,7 +679,7 @@ def _told_windows(source: SourceFile, sampling: WindowSampling) -> Iterator[tupl
             header, arrays = _plain(part.clip)
             yield header | {"window": part.index}, arrays
         else:
-            names = ("kind", "content_hash", "duration_seconds", "notes", "cuts_seconds", "frames")
+            names = ("kind", "content_hash", "duration_seconds", "notes", "cuts_seconds")
             told = {name: getattr(part, name) for name in names}
             yield {"file": told}, []
     yield {"end": True}, []

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import av
+import numpy as np
 
 from videollm.clips import Clip, Frames, Waveform
 from videollm.errors import MediaError, MediaStretchError, MediaUnreadableError, MissingDependencyError
@@ -102,8 +105,9 @@ def clip_of(
     sound: SoundSampling | None,
     decoder: str,
     stretch: Stretch | None = None,
+    survey: Survey | None = None,
 ) -> Clip:
-    """`read_clip` of an open file."""
+    """`read_clip` of an open file; a survey of it saves looking through all of it."""
     if decoder not in DECODERS:
         raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, found {decoder!r}")
     head = source.head()
@@ -114,7 +118,10 @@ def clip_of(
         clip = _still(source, kind, frames, decoder, stretch) if kind in STILL else None
         if clip is None:
             container_format = "apng" if kind == "png" else kind
-            clip = _streams(source, container_format, frames, sound, decoder, stretch)
+            if survey is not None:
+                source.remember(survey.content_hash)
+            found = look_at(source, container_format) if survey is None else survey.contents
+            clip = _streams(source, container_format, found, frames, sound, decoder, stretch)
         clip = replace(clip, content_hash=content_hash_of(source, clip, stretch))
     except MissingDependencyError:
         raise
@@ -194,6 +201,85 @@ class Contents:
         return max(part.end_seconds if part is not None else 0.0 for part in (self.table, self.span))
 
 
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """A file that was looked through once, so that stretches of it are read without looking through all of it again.
+
+    Attributes:
+        size_bytes, changed_ns: of the file then; of another state it says nothing.
+        content_hash: of the file's bytes.
+        contents: what was found.
+    """
+
+    size_bytes: int
+    changed_ns: int
+    content_hash: str
+    contents: Contents
+
+    def is_of(self, source: SourceFile) -> bool:
+        """Whether the file is still as it was."""
+        return (self.size_bytes, self.changed_ns) == (source.state.st_size, source.state.st_mtime_ns)
+
+    @property
+    def frames(self) -> int:
+        """How many pictures the file shows."""
+        return 0 if self.contents.table is None else len(self.contents.table.seconds)
+
+    def to_plain(self) -> tuple[dict[str, Any], list[np.ndarray]]:
+        """Values for JSON, and arrays."""
+        told = {name: getattr(self, name) for name in ("size_bytes", "changed_ns", "content_hash")}
+        contents, table, arrays = self.contents, self.contents.table, []
+        told |= {
+            name: getattr(contents, name) for name in ("kind", "declared_seconds", "origin_seconds", "aspect", "notes")
+        }
+        told["span"] = None if contents.span is None else (contents.span.start_seconds, contents.span.end_seconds)
+        told["table"] = None
+        if table is not None:
+            told["table"] = {"end_seconds": table.end_seconds, "damaged": table.damaged}
+            arrays = [getattr(table, name) for name in _TABLE_ARRAYS]
+            if table.packet is not None:
+                arrays.append(table.packet)
+        return told, arrays
+
+    @classmethod
+    def from_plain(cls, told: dict[str, Any], arrays: Sequence[np.ndarray]) -> Survey:
+        """Of `to_plain`. Raises KeyError, TypeError or ValueError for anything else."""
+        table = None
+        if told["table"] is not None:
+            seconds, pts, *packets = arrays
+            if not 0 < len(seconds) == len(pts) or len(packets) < 3 or len(set(map(len, packets[:3]))) != 1:
+                raise ValueError("no such table")
+            packet_pts, packet_dts, is_key, *rest = packets
+            packet = rest[0] if rest else None
+            if packet is not None and (len(packet) != len(pts) or packet.min() < 0 or packet.max() >= len(is_key)):
+                raise ValueError("no such packets")
+            lasts, damaged = float(told["table"]["end_seconds"]), int(told["table"]["damaged"])
+            table = Timetable(seconds, pts, lasts, packet, packet_pts, packet_dts, is_key, damaged)
+        span = None if told["span"] is None else SoundSpan(float(told["span"][0]), float(told["span"][1]))
+        declared, origin, aspect = (float(told[name]) for name in ("declared_seconds", "origin_seconds", "aspect"))
+        contents = Contents(str(told["kind"]), declared, origin, aspect, table, span, tuple(map(str, told["notes"])))
+        return cls(int(told["size_bytes"]), int(told["changed_ns"]), str(told["content_hash"]), contents)
+
+
+_TABLE_ARRAYS = ("seconds", "pts", "packet_pts", "packet_dts", "packet_is_key")
+
+
+def survey_of(source: SourceFile) -> Survey:
+    """Looks through an open file.
+
+    Raises:
+        MediaError: as `read_clip`; a picture has nothing to look through.
+    """
+    head = source.head()
+    kind = sniff(head)
+    if kind is None:
+        raise unknown_container(source, head)
+    if kind in STILL and (kind not in ("gif", "png") or not image.is_animated(image.open_picture(source, kind))):
+        raise MediaUnreadableError(f"{source.name}: a picture has no stretches of time; give a video or a sound")
+    contents = look_at(source, "apng" if kind == "png" else kind)
+    return Survey(source.state.st_size, source.state.st_mtime_ns, source.content_hash(), contents)
+
+
 def look_at(source: SourceFile, container_format: str) -> Contents:
     """`Contents` of anything that FFmpeg reads.
 
@@ -228,13 +314,13 @@ def look_at(source: SourceFile, container_format: str) -> Contents:
 def _streams(
     source: SourceFile,
     container_format: str,
+    found: Contents,
     frames: FrameSampling | None,
     sound: SoundSampling | None,
     decoder: str,
     stretch: Stretch | None,
 ) -> Clip:
     """The clip of anything that FFmpeg reads."""
-    found = look_at(source, container_format)
     kind, table, span, aspect, origin = found.kind, found.table, found.span, found.aspect, found.origin_seconds
     notes = list(found.notes)
     if stretch is not None:

@@ -173,6 +173,10 @@ class SourceFile:
             self._hash = digest.hexdigest()
         return self._hash
 
+    def remember(self, content_hash: str) -> None:
+        """Takes over the hash that was computed of the same file before."""
+        self._hash = content_hash
+
     def check_unchanged(self) -> None:
         """Raises: MediaUnreadableError where somebody wrote to the file since it was opened."""
         now = os.fstat(self.handle.fileno())

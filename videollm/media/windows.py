@@ -77,7 +77,6 @@ class WindowedFile:
         spans: (start, end) of each window, in seconds of the file.
         notes: sentences for the user about what could not be read.
         cuts_seconds: where shots begin, apart from the first; none where nobody looked.
-        frames: how many pictures the file shows.
     """
 
     name: str
@@ -87,7 +86,6 @@ class WindowedFile:
     spans: tuple[Stretch, ...]
     notes: tuple[str, ...] = ()
     cuts_seconds: tuple[float, ...] = ()
-    frames: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,9 +134,7 @@ def windows_of(source: SourceFile, sampling: WindowSampling) -> Iterator[Windowe
         )
     at_cuts = _cuts(source, container_format, found, sampling) if sampling.cuts else ()
     spans = spans_of(sampling, found.end_seconds, at_cuts)
-    frames = 0 if found.table is None else len(found.table.seconds)
-    lasts, notes = found.end_seconds, found.notes
-    yield WindowedFile(source.name, found.kind, source.content_hash(), lasts, spans, notes, at_cuts, frames)
+    yield WindowedFile(source.name, found.kind, source.content_hash(), found.end_seconds, spans, found.notes, at_cuts)
     rest = spans[sampling.first :]
     pictures = _pictures(source, container_format, found, sampling.frames, rest)
     sounds = _sounds(source, container_format, found, sampling.sound, rest)
