@@ -1,7 +1,7 @@
 """The loop of LaViLa's paper at small size, on the drawn world: ``python scripts/lavila_loop.py [--seeds 3]``.
 
-1. Films of the drawn world, what people wrote about the few of them (`videollm.data.world_narrations`), and many films
-   that nobody wrote about.
+1. Films of the drawn world: a few with what people wrote about them (`videollm.data.world_narrations`), and many that
+   nobody wrote about.
 2. The eye along time: what the encoders of clips begin with, as the published ones begin with CLIP and TimeSformer; and
    the words: what the narrator's decoder begins with, as the published one is GPT-2.
 3. The rephraser learns from pairs of sentences that say the same.
@@ -10,14 +10,14 @@
    sees it, is kept; the rephraser says it, and what people wrote, in other words.
 6. The dual encoder learns from all of it: once for each seed, beside one of the same seed and as many steps that
    learns from people's sentences alone. Both find 1,000 held-out clips from their captions: the table that is printed.
-   Beside it what people's sentences alone gave at their best checkpoint, chosen on these same clips.
+   Beside it the better of the last two checkpoints of people's sentences alone, chosen on these same clips.
 
-Nothing is chosen on those clips, and nothing with the facts of the films that nobody wrote about: settings were chosen
-on other held-out clips (``validation.jsonl``).
+For choosing settings there are other held-out clips, ``validation.jsonl``. Nothing is chosen with the facts of the
+films that nobody wrote about.
 
 ``--ship`` lets the narrator learn from people's sentences about the other films, too, and puts all three into
-videollm/assets. It may be stopped and started again at any time: what is finished is kept, an interrupted run goes on
-from its newest checkpoint.
+videollm/assets: what is there now is of a longer run with four times as many sentences (its cards say how). It may be
+stopped and started again at any time: what is finished is kept, an interrupted run goes on from its newest checkpoint.
 
 Source: Zhao et al., "Learning Video Representations from Large Language Models" (2022), section 3.
 """
@@ -338,7 +338,7 @@ def compare(seeds: int) -> None:
                 best.append(max(at.values(), key=lambda one: one["R1"]))
     print(f"\n{TEST_CLIPS} held-out clips, text to video; mean and spread of {seeds} seeds")
     print("| learned from | R@1 | R@5 | median rank |\n|---|---|---|---|")
-    for side, found in {**scores, "human, best checkpoint": best}.items():
+    for side, found in {**scores, "human, better of two checkpoints": best}.items():
         cells = []
         for key in ("R1", "R5", "MedR"):
             values = [one[key] for one in found]
