@@ -18,6 +18,7 @@ import pytest
 pytest.importorskip("lancedb", reason="lancedb (the index extra) is not installed")
 
 from tests.tools.small_lavila import dual_encoder_folder
+from videollm.cli.main import main
 from videollm.data.world_files import test_scene as kept_scene
 from videollm.data.world_files import write_scene
 from videollm.errors import ConfigError, ModelNotFoundError
@@ -101,6 +102,25 @@ def test_what_cannot_begin(films: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match="no dual encoder in"):
         index_in_processes(films, tmp_path / "index", CrewNames(encoder=str(tmp_path)), workers=1)
     assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        (["--into", "http://host/x"], "an index cannot lie in http://host/x; give a folder, or a place in an object"),
+        (["--into", __file__], "is a file, where an index is a folder"),
+        (["--into", "x", "--workers", "0"], "--workers must be at least 1, found 0"),
+        (["--into", "x", "--engine", "spark"], "choose from 'local', 'ray'"),
+    ],
+)
+def test_flags_that_cannot_be(
+    flags: list[str], said: str, films: list[Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said before any model is loaded."""
+    monkeypatch.setattr(CrewNames, "load", lambda *_: pytest.fail("models were loaded"))
+    assert main(["index", str(films[0].parent), *flags]) == 2
+    output, errors = capsys.readouterr()
+    assert output == "" and said in errors and errors.count("\n") == 1
 
 
 @pytest.mark.slow

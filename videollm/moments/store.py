@@ -62,7 +62,7 @@ class MomentStore:
     @staticmethod
     def exists(address: str | Path) -> bool:
         """Whether there is an index, of whatever version; raises MomentIndexError where that cannot be known."""
-        if "://" not in str(address) and not Path(address).is_dir():
+        if "://" not in str(address) and not Path(address).exists():
             return False
         return _tables(_connect(address)) >= {"moments", "videos"}
 
