@@ -92,6 +92,17 @@ def test_one_question_as_json(capsys, model, clip):
     assert record["timings"]["load_seconds"] > 0
 
 
+def test_a_long_video_is_gone_through_by_itself(capsys, monkeypatch, model, clip):
+    monkeypatch.setattr("videollm.cli.chat.LONG_SECONDS", 1.0)
+    code, out, err = run(capsys, clip, "What is it?", "--model", model, "--json")
+    assert code == 0 and err.count("\n") == 1 and "good.mp4 lasts" in err and "--index INDEX" in err
+    (coverage,) = json.loads(out)["coverage"]
+    assert coverage["looked_seconds"] == coverage["duration_seconds"] and coverage["of_frames"] == 20
+    code, out, err = run(capsys, clip, "What is it?", "--model", model, "--frames", "3", "--json")
+    assert (code, err) == (0, "") and json.loads(out)["coverage"][0]["looked_seconds"] is None
+    assert run(capsys, clip, "What is it?", "--model", model, "--segments", "5")[0] == 2
+
+
 def test_fewer_frames(capsys, model, clip):
     code, out, _ = run(capsys, clip, "What is it?", "--model", model, "--frames", "3", "--json")
     assert code == 0

@@ -38,6 +38,10 @@ TINY_NOTICE = (
 AT_ONCE_SECONDS = 0.05
 """A file that is not there, or must not be read, is known in less than this; nobody waits for torch to hear of it."""
 
+LONG_SECONDS = 15 * 60.0
+"""What is longer is shown by stretches: so much is gone through while a question waits for a search."""
+SEGMENT_SECONDS = 20.0
+
 HELP = """\
 /add PATH                    show another video, image or sound with the next question
 /media                       list the clips, and what of each was seen and heard
@@ -77,7 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--segments",
         type=float,
         metavar="SECONDS",
-        help="for long videos: cut them into segments of 10 to 30 seconds and show each question those that fit it",
+        help="show each question the moments of a long video that fit it, and segments of 10 to 30 seconds around "
+        "them; what is longer than 15 minutes is shown so by itself, unless --frames says to look at it as one clip",
     )
     parser.add_argument("--index", metavar="INDEX", help="search in what videollm index has made, too")
     parser.add_argument("--encoder", metavar="DIR", help="the LaViLa dual encoder that the index was made with")
@@ -109,10 +114,10 @@ def run(args: argparse.Namespace) -> int:
             import_models()
             clips = [future.result() for future in opening] or paths
             session = start(args)
-            if args.segments is not None:
-                watch(session, paths, args)
-            else:
-                for clip, path in zip(clips, paths, strict=True):
+            for clip, path in zip(clips, paths, strict=True):
+                if args.segments is not None or is_long(clip, path, session, args):
+                    watch(session, path, args)
+                else:
                     session.add(clip, file=path)
         except BaseException:
             decoding.shutdown(wait=False, cancel_futures=True)
@@ -231,32 +236,44 @@ def start(args: argparse.Namespace) -> ChatSession:
     )
 
 
-def watch(session: ChatSession, paths: Sequence[Path], args: argparse.Namespace) -> None:
-    """Shows long videos by segments, chosen by what an index tells of them; without one, they are gone through now."""
-    from videollm.cli.narrate import Bar
+def is_long(clip: Clip | Path, path: Path, session: ChatSession, args: argparse.Namespace) -> bool:
+    """Whether a clip is so long that a few frames of it tell little, and nobody said how to look at it."""
+    if isinstance(clip, Path) or clip.duration_seconds <= LONG_SECONDS or args.frames is not None:
+        return False
+    return args.index is None or str(path.resolve()) in known_videos(session)
+
+
+def known_videos(session: ChatSession) -> set[str]:
+    """Paths of the videos in the index that is searched."""
+    index = getattr(session.tools, "index", None)
+    return set() if index is None else {video.path for video in index.videos()}
+
+
+def watch(session: ChatSession, path: Path, args: argparse.Namespace) -> None:
+    """Shows a long video by stretches, chosen by what an index tells of it; without one, it is gone through now."""
+    from videollm.cli.narrate import Bar, tell
     from videollm.tools.router import Router
 
     router = session.tools
     assert isinstance(router, Router)
-    for path in paths:
-        session.watch(path, segment_seconds=args.segments, choose=lambda words, at=path: router.stretches(words, at))
-    if router.index is None:
-        bars: list[Bar] = []
-
-        def progress(video: Path) -> Bar:
-            bars.append(Bar(video.name))
-            return bars[-1]
-
-        try:
-            router.prepare(paths, progress)
-        finally:
-            for bar in bars:
-                bar.close()
+    if router.index is not None and str(path.resolve()) not in known_videos(session):
+        raise ConfigError(f"{path} is not in {args.index}; index it first, or leave --index out")
+    line = session.watch(
+        path,
+        segment_seconds=SEGMENT_SECONDS if args.segments is None else args.segments,
+        choose=lambda words: router.stretches(words, path),
+    )
+    if router.index is not None:
         return
-    known = {video.path for video in router.index.videos()}
-    for path in paths:
-        if str(path.resolve()) not in known:
-            raise ConfigError(f"{path} is not in {args.index}; index it first, or leave --index out")
+    tell(
+        f"{line.video} lasts {line.duration_seconds / 60:.0f} minutes and is gone through once, so that each question "
+        "finds its moment; to keep that for the next time: videollm index FILE --cuts --into INDEX, then --index INDEX"
+    )
+    bar = Bar(path.name)
+    try:
+        router.prepare([path], lambda _: bar)
+    finally:
+        bar.close()
 
 
 def searched_in(args: argparse.Namespace) -> dict[str, Any]:
