@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument(
         "--each", type=int, default=EACH, metavar="N", help="queries of a kind, where there are so many"
     )
+    parser.add_argument("--without-frames", action="store_true", help="leave out the baseline of single frames")
     args = parser.parse_args()
     torch.set_num_threads(1)
     library = draw_library(args.films, args.first)
@@ -65,7 +66,8 @@ def main() -> None:
     assert crew.encoder is not None and crew.ear is not None
     store = crew.open(into)
     queries = draw_queries(library, args.each)
-    frames = _single_frames(paths, args.into / "frames", crew.encoder)
+    encoder, ear = crew.encoder, crew.ear
+    frames = None if args.without_frames else _single_frames(paths, args.into / "frames", encoder)
 
     def by(**using: object) -> Ranked:
         def ranked(query: Query) -> list[tuple[str, float, float]]:
@@ -75,11 +77,12 @@ def main() -> None:
         return ranked
 
     ways: dict[str, Ranked] = {
-        "all": by(encoder=crew.encoder, ear=crew.ear),
-        "without full text": by(encoder=crew.encoder, ear=crew.ear, text=False),
+        "all": by(encoder=encoder, ear=ear),
+        "without full text": by(encoder=encoder, ear=ear, text=False),
         "full text alone": by(),
-        "single frames alone": lambda query: _by_frames(frames, crew.encoder.words(query.words)),
     }
+    if frames is not None:
+        ways["single frames alone"] = lambda query: _by_frames(frames, encoder.words(query.words))
     for kind in QUERY_KINDS:
         asked = [query for query in queries if query.kind == kind]
         for name, ranked in ways.items():

@@ -10,6 +10,7 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,11 +111,19 @@ def _ears_judgement(
         narrations, sounds = store.told(_TOLD)
         sides = (encoder, narrations), (ear, sounds)
         seen, heard = (
-            max((float(one.words(phrase) @ one.words(text)) for text in texts), default=-1.0) for one, texts in sides
+            max((_vectors_of(one, tuple(texts)) @ one.words(phrase)).tolist(), default=-1.0) for one, texts in sides
         )
         return heard > seen
 
     return sounds_like
+
+
+@lru_cache(maxsize=8)
+def _vectors_of(encoder: SightEncoder | SoundEncoder, texts: tuple[str, ...]) -> np.ndarray:
+    """Texts as float32 ``(N, D)``."""
+    import numpy as np
+
+    return np.array([encoder.words(text) for text in texts], np.float32).reshape(-1, encoder.width)
 
 
 def vectors_like(
