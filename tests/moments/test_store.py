@@ -233,9 +233,11 @@ def test_the_same_rows_at_once(tmp_path: Path) -> None:
 def test_many_vectors_are_found_through_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Made when there are enough, again when there are many more, and what is stored since is found, too."""
     monkeypatch.setattr(store_module, "INDEXED_FROM", 300)
+    monkeypatch.setattr(store_module, "INDEXED_EVERY", 50)
+    monkeypatch.setattr(store_module, "MOST_PARTS", 2)
     monkeypatch.setattr(store_module, "PROBES", 4)
     rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((1700, 8), np.float32)
+    vectors = rng.standard_normal((3100, 8), np.float32)
     store = MomentStore.create(tmp_path / "index", WIDTHS, ENCODERS)
 
     def put_some(first: int, count: int) -> None:
@@ -268,9 +270,15 @@ def test_many_vectors_are_found_through_an_index(tmp_path: Path, monkeypatch: py
     assert nearest(450, paths=["400.mp4"]) == 450 and nearest(250, between_seconds=(1000, 1004)) == 250
     assert 400 <= nearest(3, paths=["400.mp4"]) < 500
     assert 200 <= nearest(3, between_seconds=(801, 1999)) < 500
-    put_some(600, 1100)
     store.tidy()
-    assert indexes() == ["seen_of_1601"] and nearest(1600) == 1600
+    assert indexes() == ["seen_of_400"] and nearest(500) == 500, "one is soon compared"
+    for number in (600, 700):
+        put_some(number, 100)
+        store.tidy()
+    assert indexes() == ["seen_of_701"] and nearest(750) == 750, "it had grown by too many parts"
+    put_some(900, 2200)
+    store.tidy()
+    assert indexes() == ["seen_of_2901"] and nearest(3000) == 3000
 
 
 def test_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,10 @@ INDEXED_FROM = 50_000
 """Vectors of a kind from which they are found through an index of their own; fewer are all compared."""
 GROWN = 4
 """Times the vectors of which an index was made, from which it is made anew, with as many partitions as fit."""
+INDEXED_EVERY = 5_000
+"""New vectors from which they are taken into an index; fewer are compared beside it."""
+MOST_PARTS = 20
+"""By which an index may have grown before it is made anew."""
 CHANGE_TRIES = 10
 """Of a change to an index that another process came before."""
 PROBES = 24
@@ -170,8 +174,11 @@ class MomentStore:
     def tidy(self) -> None:
         """Join small files, take the newest moments into the indexes, and make those of vectors that are worth it."""
         with _in_words(self.address):
-            for table in (self._moments, self._videos):
-                _until_committed(table.optimize)
+            _until_committed(self._videos.optimize)
+            left = [index.num_unindexed_rows for index in self._indexes(VECTOR_KINDS)]
+            if left and max(left) < INDEXED_EVERY:
+                return  # so few are soon compared, and each time an index grows, it is by a part that is searched apart
+            _until_committed(self._moments.optimize)
             rows = self._moments.count_rows()
             for kind in VECTOR_KINDS:
                 if kind in self._moments.schema.names and rows >= INDEXED_FROM:
@@ -182,21 +189,22 @@ class MomentStore:
         """An index of exact vectors in partitions. Its name tells of how many vectors it was made."""
         from lancedb.index import IvfFlat
 
-        made_of = {
-            index.name: int(index.name.rpartition("_")[2])
-            for index in self._moments.list_indices()
-            if list(index.columns) == [kind]
-        }
-        newest = max(made_of, key=made_of.__getitem__, default="")
-        if rows >= max(INDEXED_FROM, GROWN * made_of.get(newest, 0)):
-            newest = f"{kind}_of_{rows}"
-            partitions = round(rows**0.5)
-            self._moments.create_index(
-                kind, config=IvfFlat(distance_type="cosine", num_partitions=partitions), name=newest
-            )
-        for name in made_of:  # the one before; or of a run that was killed between the two
-            if name != newest:
-                self._moments.drop_index(name)
+        made_of = {index: int(index.name.rpartition("_")[2]) for index in self._indexes([kind])}
+        newest = max(made_of, key=made_of.__getitem__, default=None)
+        if newest is None:
+            anew = rows >= INDEXED_FROM
+        else:
+            anew = rows >= GROWN * made_of[newest] or newest.num_segments > MOST_PARTS
+        name = f"{kind}_of_{rows}" if newest is None or anew else newest.name
+        if anew:
+            config = IvfFlat(distance_type="cosine", num_partitions=round(rows**0.5))
+            self._moments.create_index(kind, config=config, name=name)
+        for other in self._indexes([kind]):  # the one before; or of a run that was killed between the two
+            if other.name != name:
+                self._moments.drop_index(other.name)
+
+    def _indexes(self, columns: Sequence[str]) -> list[Any]:
+        return [index for index in self._moments.list_indices() if index.columns[0] in columns]
 
     def _replace(self, table: Any, key: str, rows: Any, among: str) -> None:
         """In one commit: these rows, and no others among those that the condition names."""
