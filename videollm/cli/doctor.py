@@ -1,6 +1,6 @@
 """`videollm doctor [DIR]`: what this machine has and which models fit it; of a folder, whether it is whole and answers.
 
-A folder may be of a chat model, or of one of LaViLa's or LF-VILA's.
+A folder may be of a chat model, or of one of LaViLa's, LF-VILA's or ImageBind's.
 
 Exit code 0: all is well; 1: something is wrong, each fault a line that begins with FAULT; 2: no folder of a model.
 """
@@ -151,7 +151,12 @@ def family(found: FamilyFolder, device: torch.device, files_only: bool) -> int:
     for plan in plan_family(found):
         room = "unknown whether it fits" if free is None else "fits" if plan.total_bytes <= free else "does not fit"
         print(f"{plan.summary}: {room} {device}")
-    print("licence: LaViLa's and LF-VILA's code is MIT; of weights see where they came from, and their training data")
+    if found.model_type == "imagebind":
+        print("licence: ImageBind's weights are CC BY-NC-SA 4.0 (not commercial); of others see where they came from")
+    else:
+        print(
+            "licence: LaViLa's and LF-VILA's code is MIT; of weights see where they came from, and their training data"
+        )
     if files_only:
         return 0
     try:
