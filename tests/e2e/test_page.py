@@ -214,7 +214,7 @@ def test_a_whole_visit(visit, mp4, name, options):
     assert "green triangle" in one.ask("What do you see?")
     assert "music" in one.ask("Which sound is heard?")
     assert one.ask("When is the sound heard?") == "At 2.5 s."
-    assert page.locator("#chat small").last.inner_text().startswith("Saw 29 frames of holiday.mp4")
+    assert page.locator("#chat small").last.inner_text().startswith("Saw 29 of 72 frames of holiday.mp4")
 
     # A time leads the player there, and so do a frame, the sound and the keyboard.
     page.get_by_role("link", name="2.5 s").click()
@@ -481,7 +481,7 @@ def test_export(visit, mp4, tmp_path):
     one.bring(mp4)
     one.ask("When is the sound heard?")
     text = one.saved(one.page.get_by_role("link", name="Markdown"), tmp_path / "conversation.md")
-    assert "**When is the sound heard?**\n\nAt 2.5 s.\n\n> Saw 29 frames of holiday.mp4" in text
+    assert "**When is the sound heard?**\n\nAt 2.5 s.\n\n> Saw 29 of 72 frames of holiday.mp4" in text
     record = json.loads(
         one.saved(one.page.get_by_role("link", name="JSON", exact=True), tmp_path / "conversation.json")
     )

@@ -11,8 +11,10 @@ takes one step: neither a long prompt nor a long answer holds up the others.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -47,6 +49,8 @@ Report = tuple[int | None, ReportKind, Any]
 ORDERS = frozenset(("load", "open", "add", "undo", "clear", "begin_with", "drop", "ask", "run", "refuse"))
 UNKNOWN_FREE_BYTES = 8 * 2**30
 """Of a device that does not tell."""
+TRIM_SECONDS = 5.0
+"""How often the memory of what was dropped is given back to the system, at most."""
 LEAST_IDLE_BYTES = 256 * 2**20
 """Of conversations that are idle: some eighty clips."""
 BEAT_SECONDS = 1.0
@@ -277,7 +281,7 @@ class Engine:
         self._waiting: deque[_Turn | _Errand] = deque()
         self._active: list[_Turn | _Errand] = []
         self._rounds = 0
-        self._beaten = 0.0
+        self._beaten = self._trimmed = 0.0
 
     def work(self) -> None:
         """Returns when the other end of the connection is closed."""
@@ -429,6 +433,9 @@ class Engine:
         """Forgets sessions; who holds their words can open them again."""
         for conversation_id in conversation_ids:
             self._sessions.pop(conversation_id, None)
+        if conversation_ids and time.monotonic() >= self._trimmed + TRIM_SECONDS:
+            _give_memory_back()
+            self._trimmed = time.monotonic()
 
     def ask(
         self,
@@ -580,6 +587,13 @@ class Engine:
 def _state(session: ChatSession) -> tuple[tuple[Message, ...], tuple[ClipCoverage, ...], int]:
     """What whoever ordered it keeps of a conversation: its words, what was seen and heard, its memory."""
     return session.messages, session.coverage, session.memory_bytes
+
+
+def _give_memory_back() -> None:
+    """The C library keeps what is freed, in pieces too scattered to use again: under load it would grow for ever."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # not every C library has it
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 class _NobodyListens(BaseException):
