@@ -351,16 +351,26 @@ def _unexplained(small: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if rows == 0 or columns == 0:
         block, rows, columns = 1, height, width
     reach = max(1, max(height, width) // 4)
+    high, wide = rows * block, columns * block
+    channels = np.ascontiguousarray(np.moveaxis(small, -1, 0))
+    mean_of_block = np.repeat(np.eye(columns, dtype=np.float32), block, axis=0) / (3 * block * block)
     best = np.full((count - 1, rows, columns), np.inf, dtype=np.float32)
-    target = small[1:, : rows * block, : columns * block]
-    padded = np.pad(small[:-1], ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
-    for down in range(0, 2 * reach + 1, 1 if reach <= 8 else 2):
-        for right in range(0, 2 * reach + 1):
-            moved = padded[:, down : down + rows * block, right : right + columns * block]
-            difference = np.abs(target - moved).mean(-1)
-            blocks = difference.reshape(count - 1, rows, block, columns, block).mean((2, 4))
-            np.minimum(best, blocks, out=best)
+    for first in range(0, count - 1, _PAIRS_AT_ONCE):
+        target = channels[:, first + 1 : first + 1 + _PAIRS_AT_ONCE, :high, :wide]
+        pairs = target.shape[1]
+        padded = np.pad(channels[:, first : first + pairs], ((0, 0), (0, 0), (reach, reach), (reach, reach)), "edge")
+        least = best[first : first + pairs]
+        for down in range(0, 2 * reach + 1, 1 if reach <= 8 else 2):
+            for right in range(0, 2 * reach + 1):
+                difference = target - padded[:, :, down : down + high, right : right + wide]
+                total = np.abs(difference, out=difference).sum(0)
+                blocks = total.reshape(pairs, rows, block, wide).sum(2) @ mean_of_block
+                np.minimum(least, blocks, out=least)
     return best.mean((1, 2)), (best > 14.0).mean((1, 2))
+
+
+_PAIRS_AT_ONCE = 16
+"""Pairs of frames that stay in the processor's cache."""
 
 
 def _histogram_change(small: np.ndarray) -> np.ndarray:
