@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 CLIP ?= videollm/assets/clips/two_things.mp4
 ASK ?= What do you see?
+# A process a core, each file of tests in one of them; PARALLEL= runs all in one.
+PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile
 
 .PHONY: help chat demo test browser check bench tiny
 
@@ -41,7 +43,7 @@ demo: .venv/.installed-demo
 	$(BIN)/python demo/app.py
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(PARALLEL)
 
 browser: .venv/.installed-dev
 	$(BIN)/python -m pytest -q -m browser

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # One thread: the tests are small, and results must not depend on how many cores a machine has.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+
+from tests.parity.tally import Tally
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
 
@@ -61,3 +64,41 @@ def golden_media(request: pytest.FixtureRequest, goldens: Path):
         pytest.skip(message)
 
     return find
+
+
+# -- how many tensors of the originals were compared, printed at the end of a run
+
+_TALLIES = pytest.StashKey[dict[str, Tally]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_TALLIES] = {}
+
+
+@pytest.fixture(scope="session")
+def tallies(request: pytest.FixtureRequest) -> dict[str, Tally]:
+    """By name of a family."""
+    return request.config.stash[_TALLIES]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist tells what it has compared."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        told = session.config.stash[_TALLIES].items()
+        output["tallies"] = {name: (sorted(one.indexed), sorted(one.compared)) for name, one in told}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    tallies = node.config.stash[_TALLIES]
+    for name, (indexed, compared) in getattr(node, "workeroutput", {}).get("tallies", {}).items():
+        tally = tallies.setdefault(name, Tally())
+        tally.indexed |= set(map(tuple, indexed))
+        tally.compared |= set(map(tuple, compared))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for name, tally in sorted(config.stash[_TALLIES].items()):
+        line = f"{name}: compared {len(tally.compared)} of {len(tally.indexed)} indexed tensors"
+        terminalreporter.write_line(line)

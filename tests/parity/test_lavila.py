@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 import videollm
-from tests.parity.conftest import Tally
+from tests.parity.tally import Tally
 from tests.parity.test_video_llama import KEPT, Goldens, watch
 from videollm.convert.audit import Piece, audit
 from videollm.convert.keymap import LAVILA_VISION

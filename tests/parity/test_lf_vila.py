@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.parity.conftest import Tally
+from tests.parity.tally import Tally
 from videollm.convert.lf_vila import (
     MODELS,
     our_name,

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainingArguments
 
-from tests.parity.conftest import Tally
+from tests.parity.tally import Tally
 from videollm.chat.session import ChatSession
 from videollm.clips import Clip, Frames, Waveform
 from videollm.convert.audit import Piece, audit
