@@ -15,7 +15,7 @@ help:
 	@echo 'make test    the tests (not: slow, gpu, network, browser)'
 	@echo 'make browser the tests of the page in a Chromium of the system (apt-get install chromium)'
 	@echo 'make check   ruff and pyright'
-	@echo 'make bench   the benchmarks of scripts/bench'
+	@echo 'make bench   the benchmarks of scripts/bench, the long ones on shorter films'
 	@echo 'make tiny    train the embedded model from nothing'
 
 .venv/.made:
@@ -54,7 +54,13 @@ check: .venv/.installed-dev
 	$(BIN)/pyright
 
 bench: .venv/.installed-dev
-	@set -e; for file in scripts/bench/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+	@set -e; for file in scripts/bench/*.py; do \
+	    case "$$file" in \
+	        *narration.py) shorter="--minutes 4" ;; \
+	        *hour.py) shorter="--minutes 12 --questions 40" ;; \
+	        *) shorter= ;; \
+	    esac; \
+	    echo "== $$file $$shorter"; $(BIN)/python "$$file" $$shorter; done
 
 tiny: .venv/.installed-dev
 	$(BIN)/python scripts/make_tiny.py
