@@ -178,7 +178,7 @@ def writer(index: Path, name: str, videos: int, *others: str) -> subprocess.Pope
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_killed_while_writing(rounds: int, tmp_path: Path) -> None:
     """Whatever was said to be stored is there, nothing twice, and the work can be done again."""
     index = tmp_path / "index"
