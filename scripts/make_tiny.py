@@ -1,4 +1,4 @@
-"""Train `tiny` from nothing and put it into videollm/assets/tiny: ``python scripts/make_tiny.py`` (or ``make tiny``).
+"""Train `tiny` and `tiny_tools` from nothing and put them into videollm/assets: ``python scripts/make_tiny.py``.
 
 Runs the recipes train_configs/tiny_*.yaml: eye, ear and alignment one after the other on one core, the decoder's text
 beside them on another; then the decoder's harder questions, both stages, and calls of tools, on both cores. It may be
@@ -15,7 +15,12 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("vision", "audio", "stage1", "stage2", "tools_on")
+PARTS = ("vision", "audio", "dialogues", "stage1", "stage2")
+STEPS = (
+    "lookups", "questions", "cuts", "follows", "dialogues", "stage1", "stage2",
+    "calls", "tools", "tools_on",
+)  # fmt: skip
+"""After the decoder's text, one after the other."""
 
 
 def _start(name: str) -> subprocess.Popen[bytes] | None:
@@ -51,12 +56,14 @@ def main() -> None:
         started = time.monotonic()
         _finish(name, _start(name), started)
     _finish("decoder", decoder, began)
-    for name in ("lookups", "questions", "cuts", "follows", "dialogues", "stage1", "stage2", "calls", "tools", "tools_on"):
+    for name in STEPS:
         started = time.monotonic()
         _finish(name, _start(name), started)
-    folders = tuple(str(ROOT / "runs/tiny" / name) for name in PARTS)
-    target = export(folders, str(ROOT / "runs/tiny/tokenizer"), ROOT / "videollm/assets/tiny")
-    print(f"{target}: all in {(time.monotonic() - began) / 60:.1f} minutes")
+    tokenizer, assets = str(ROOT / "runs/tiny/tokenizer"), ROOT / "videollm/assets"
+    for name, parts in (("tiny", PARTS), ("tiny_tools", (*PARTS, STEPS[-1]))):
+        folders = tuple(str(ROOT / "runs/tiny" / part) for part in parts)
+        print(export(folders, tokenizer, assets / name, tools=name == "tiny_tools"))
+    print(f"all in {(time.monotonic() - began) / 60:.1f} minutes")
 
 
 if __name__ == "__main__":

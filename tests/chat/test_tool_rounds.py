@@ -470,7 +470,7 @@ def test_a_brief_call_has_times_or_words(text, call) -> None:
 @pytest.fixture(scope="module")
 def caller():
     """The shape of `tiny`, random weights."""
-    model, processor = build_tiny(0, hub.find("tiny"))
+    model, processor = build_tiny(0, hub.find("tiny"), tools=True)
     return model.eval(), processor
 
 

@@ -24,7 +24,7 @@ from videollm.training.tiny import build_tiny
 
 @pytest.fixture(scope="module")
 def processor():
-    return build_tiny(0, hub.find("tiny"))[1]
+    return build_tiny(0, hub.find("tiny"), tools=True)[1]
 
 
 @pytest.fixture(scope="module")

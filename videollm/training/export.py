@@ -11,7 +11,13 @@ import torch
 from videollm.training.video_llama import assemble
 
 
-def export(folders: tuple[str, ...], tokenizer: str, target: str | Path, dtype: torch.dtype = torch.float16) -> Path:
+def export(
+    folders: tuple[str, ...],
+    tokenizer: str,
+    target: str | Path,
+    dtype: torch.dtype = torch.float16,
+    tools: bool = False,
+) -> Path:
     """Put the trained parts of finished runs together and save model and processor.
 
     The folder appears whole; one that is there is replaced only when the new one is complete.
@@ -21,8 +27,9 @@ def export(folders: tuple[str, ...], tokenizer: str, target: str | Path, dtype: 
         tokenizer: the folder of the tokenizer that they were trained with.
         target: the folder to write; other files in it (a model card) are kept.
         dtype: of the saved weights.
+        tools: of the model that calls tools.
     """
-    model, processor = assemble(folders, 0, tokenizer)
+    model, processor = assemble(folders, 0, tokenizer, tools)
     target = Path(target)
     staging = target.with_name(f".{target.name}.part")
     shutil.rmtree(staging, ignore_errors=True)

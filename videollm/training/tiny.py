@@ -65,7 +65,7 @@ def tiny_config(vocab_size: int, tokens: dict[str, int]) -> VideoLlamaConfig:
 
 
 def build_tiny(
-    seed: int = 0, tokenizer_folder: str | Path | None = None
+    seed: int = 0, tokenizer_folder: str | Path | None = None, tools: bool = False
 ) -> tuple[VideoLlamaForConditionalGeneration, VideoLlamaProcessor]:
     """`tiny` with random weights, and its processor.
 
@@ -73,6 +73,7 @@ def build_tiny(
         seed: of the weights.
         tokenizer_folder: where the tokenizer is kept, so that all stages read the same ids; it is learned from the
             world's text and put there if the folder does not exist. None: learned anew.
+        tools: with the tokens and the template for calls of tools.
     """
     if tokenizer_folder is not None and Path(tokenizer_folder).exists():
         tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder)
@@ -82,7 +83,8 @@ def build_tiny(
             staging = Path(f"{tokenizer_folder}.part-{os.getpid()}")
             tokenizer.save_pretrained(staging)
             os.replace(staging, tokenizer_folder)
-    tokenizer = with_tool_tokens(tokenizer)
+    if tools:
+        tokenizer = with_tool_tokens(tokenizer)
     names = ("<bos>", "<eos>", "<pad>", "<video>", "<audio>")
     tokens = dict(zip(names, tokenizer.convert_tokens_to_ids(list(names)), strict=True))
     config = tiny_config(len(tokenizer), tokens)
@@ -91,12 +93,13 @@ def build_tiny(
     _start_well(model)
     model.generation_config.max_new_tokens = 96
     model.generation_config.do_sample = False
-    # Who has no tools hears no calls; a conversation that has some chooses its tokens itself.
-    model.generation_config.suppress_tokens = tokenizer.convert_tokens_to_ids(list(TOOL_TOKENS))
+    if tools:
+        # Who has no tools hears no calls; a conversation that has some chooses its tokens itself.
+        model.generation_config.suppress_tokens = tokenizer.convert_tokens_to_ids(list(TOOL_TOKENS))
     processor = VideoLlamaProcessor.for_model(
         config,
         tokenizer,
-        template="tiny",
+        template="tiny_tools" if tools else "tiny",
         segment_seconds=SEGMENT_SECONDS,
         frame_sampling={"strategy": "rate", "rate_hz": 4.0, "max_frames": 32},
         sound_sampling={"strategy": "contiguous", "segments": 32, "length_seconds": SEGMENT_SECONDS},

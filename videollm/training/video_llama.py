@@ -98,16 +98,17 @@ def _save_model(recipe: VideoLlamaRecipe, folder: Path) -> None:
     from videollm.training.export import export
 
     assert recipe.world is not None
-    export((*recipe.start_from, recipe.output), recipe.world.tokenizer, folder, torch.float32)
+    tools = recipe.stage == "tools"
+    export((*recipe.start_from, recipe.output), recipe.world.tokenizer, folder, torch.float32, tools)
 
 
-def assemble(folders: Sequence[str], seed: int, tokenizer: str) -> tuple[Any, Any]:
-    """`tiny` and its processor, with the trained parts of finished runs put in.
+def assemble(folders: Sequence[str], seed: int, tokenizer: str, tools: bool = False) -> tuple[Any, Any]:
+    """`tiny`, or with ``tools`` the one that calls them, and its processor, with the trained parts of finished runs.
 
     Raises:
         ConfigError: a folder without trained parts, or with parts of another model.
     """
-    model, processor = build_tiny(seed, tokenizer)
+    model, processor = build_tiny(seed, tokenizer, tools)
     for folder in folders:
         load_parts(Holder(model), folder)
     return model, processor
@@ -116,7 +117,7 @@ def assemble(folders: Sequence[str], seed: int, tokenizer: str) -> tuple[Any, An
 def _model(recipe: VideoLlamaRecipe) -> tuple[Any, Any]:
     """The model of a recipe and its processor, with the trained parts of finished runs put in."""
     if recipe.world is not None:
-        return assemble(recipe.start_from, recipe.seed, recipe.world.tokenizer)
+        return assemble(recipe.start_from, recipe.seed, recipe.world.tokenizer, recipe.stage == "tools")
     assert recipe.model is not None
     config = hub.read_config(hub.find(recipe.model))
     if hub.saved_bits(config) is not None:

@@ -444,7 +444,7 @@ def test_tiny_calls_with_a_token_of_its_own_and_reads_the_question_behind_what_c
     config, tokenizer, clips
 ) -> None:
     grown = with_tool_tokens(copy.deepcopy(tokenizer))
-    plain, processor = (small_processor(config, one, time_sentence=False) for one in (tokenizer, grown))
+    plain, processor = (small_processor(config, one, template="tiny_tools") for one in (tokenizer, grown))
     assert not plain.calls_tools and plain.call_token_ids == ()
     call, result = processor.call_token_ids
     assert processor.calls_tools and grown.convert_ids_to_tokens([call, result]) == ["<call>", "<result>"]
@@ -472,7 +472,7 @@ def test_tiny_calls_with_a_token_of_its_own_and_reads_the_question_behind_what_c
 
 
 def test_tiny_is_told_how_long_a_film_is(config, tokenizer) -> None:
-    processor = small_processor(config, tokenizer, time_sentence=False)
+    processor = small_processor(config, tokenizer, template="tiny_tools")
     for seconds, told in ((28.0, ""), (29.0, "0:29 long. "), (615.5, "10:15 long. ")):
         film = Clip(
             "film", "video", "", seconds, Frames(np.zeros((2, 8, 8, 3), np.uint8), np.array([0.0, seconds]), 700)

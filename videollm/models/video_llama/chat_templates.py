@@ -29,6 +29,28 @@ from typing import Any
 
 TINY = """\
 {{- bos_token }}
+{%- for message in messages %}
+    {%- set ns = namespace(joint='') %}
+    {%- if message.role == 'user' %}{{ '<user>' }}{% elif message.role == 'assistant' %}{{ '<assistant>' }}{% endif %}
+    {%- for part in message.content %}
+        {%- if part.type == 'text' %}
+            {{- ns.joint + part.text }}
+            {%- set ns.joint = '\\n' %}
+        {%- else %}
+            {{- part.video + part.audio }}
+            {%- if time_sentence and part.video and part.seconds %}
+                {{- 'frames at ' + part.seconds | join(', ') + ' s. ' }}
+            {%- endif %}
+        {%- endif %}
+    {%- endfor %}
+    {%- if message.role == 'assistant' %}{{ eos_token }}{% elif message.role == 'system' %}{{ '\\n' }}{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<assistant>' }}{% endif %}
+"""
+"""Of the embedded model: each turn opens with one special token, an answer closes with the end token."""
+
+TINY_TOOLS = """\
+{{- bos_token }}
 {%- set ns = namespace(joint='', asked='', shows=false) %}
 {%- for message in messages %}
     {%- set ns.joint = '' %}
@@ -61,7 +83,7 @@ TINY = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<assistant>' }}{% endif %}
 """
-"""Of the embedded model: each turn opens with one special token, an answer closes with the end token.
+"""Of the embedded model that calls tools: as `TINY`, with calls.
 
 A call is an answer that opens with ``<call>``: a tool's name and its times or words, as the user said them. What it
 gave back opens with ``<result>``: words, or the stretch alone, and behind it the question again, as if it were asked of
@@ -246,4 +268,4 @@ def as_data(text: str) -> str:
 
 
 PUBLISHED = ("vicuna_v0", "llama_2_chat")
-TEMPLATES = {"tiny": TINY, "vicuna_v0": VICUNA_V0, "llama_2_chat": LLAMA_2_CHAT}
+TEMPLATES = {"tiny": TINY, "tiny_tools": TINY_TOOLS, "vicuna_v0": VICUNA_V0, "llama_2_chat": LLAMA_2_CHAT}
