@@ -81,7 +81,7 @@ class ToolBenchmark:
 
     name: str
     task: Literal["tool_use"]
-    model: str = "tiny"
+    model: str = "tiny_tools"
     films: int = 4
     seconds: float = 600.0
     first_scene: int = 100_000
