@@ -368,7 +368,8 @@ class ToolExaminer:
 
     def clip(self, path: Path) -> Clip:
         """A file as a conversation shows it."""
-        frames, sound = FrameSampling(**self.processor.frame_sampling), SoundSampling(**self.processor.sound_sampling)
+        processor: Any = self.processor
+        frames, sound = FrameSampling(**processor.frame_sampling), SoundSampling(**processor.sound_sampling)
         return open_clip(path, frames=frames, sound=sound)
 
     def router(self, store: MomentStore | None) -> Router:

@@ -393,7 +393,7 @@ class ToolSamples(TorchDataset[dict[str, Any]]):
                     frames.append(kept["frame_states"][int(draw.integers(len(kept["frame_states"])))])
                     if len(kept["segment_states"]):
                         segments.append(kept["segment_states"][int(draw.integers(len(kept["segment_states"])))])
-                silence = kept["segment_states"].new_zeros(1, kept["segment_states"].shape[1])
+                silence = self.clips[0]["segment_states"].new_zeros(1, self.clips[0]["segment_states"].shape[1])
                 self._films.append((torch.stack(frames), torch.stack(segments) if segments else silence))
         return self._films[int(rng.integers(len(self._films)))]
 
