@@ -20,7 +20,7 @@ from videollm.serving.listening import bound
 from videollm.serving.ray_serve import Settings, build
 
 ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / "serve_configs" / "ray.yaml"
+CONFIG = ROOT / "demo" / "ray_serve.yaml"
 CLIPS = ROOT / "videollm" / "assets" / "clips"
 
 

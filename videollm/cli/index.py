@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
             from videollm.tools.index_ray import index_on_ray
 
             done = index_on_ray(videos, args.into, names, settings, workers=args.workers, **told)
-        elif (args.workers or 1) > 1:
+        elif args.workers is not None and args.workers > 1:
             from videollm.tools.index_processes import index_in_processes
 
             done = index_in_processes(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from videollm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from videollm.moments.moment import Found
+    from videollm.moments.moment import Found, Reason
     from videollm.tools.search import FoundStory
 
 
@@ -144,5 +144,5 @@ def _say_story(story: FoundStory, sentences: list[str], as_json: bool) -> None:
         print(shown(f"  {where}{ways}: {sentence}"))
 
 
-def _ways(why: Mapping[str, int]) -> str:
+def _ways(why: Mapping[Reason, int]) -> str:
     return ", ".join(f"{way} #{rank}" for way, rank in why.items())

@@ -68,7 +68,7 @@ class Found:
     Attributes:
         path: the video.
         start_seconds, end_seconds: the stretch: one window, or several that overlap and fit about as well.
-        score: of reciprocal ranks, added over the ways in which it was found; the highest possible is 1.
+        score: from 0 to 1, over all ways in which it was looked for (`videollm.moments.ranking`).
         why: the ways in which it was found, and its rank (from 1) in each.
         narration, sound: in words, of the window that fits best.
     """

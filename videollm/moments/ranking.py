@@ -79,7 +79,7 @@ def joined(
         limit: how many at most.
     """
     scores = fused(ways, usual, same_words)
-    ranks = {way: ranks_of(fits) for way, fits in ways.items()}
+    ranks: dict[Reason, dict[str, int]] = {way: ranks_of(fits) for way, fits in ways.items()}
     order = sorted(scores, key=lambda key: (-scores[key], rows[key]["video"], rows[key]["start_seconds"]))
     spans: list[list[Any]] = []
     for key in order:
@@ -94,6 +94,6 @@ def joined(
     found = []
     for key, score, start, end in spans:
         row = rows[key]
-        why = {way: ranked[key] for way, ranked in ranks.items() if key in ranked}
+        why: dict[Reason, int] = {way: ranked[key] for way, ranked in ranks.items() if key in ranked}
         found.append(Found(paths[row["video"]], start, end, score, why, row["narration"], row["sound"]))
     return found

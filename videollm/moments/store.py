@@ -248,7 +248,7 @@ class MomentStore:
     def moments(self, path: str, *, with_vectors: bool = False) -> list[Moment]:
         """What is told of the windows of a video, in their order; none where it is not stored."""
         columns = ["start_seconds", "end_seconds", "narration", "sound"]
-        kinds = list(self.widths) if with_vectors else []
+        kinds: list[VectorKind] = list(self.widths) if with_vectors else []
         with _in_words(self.address):
             video = self._stored(path)
             if video is None:
@@ -256,7 +256,9 @@ class MomentStore:
             query = self._moments.search().where(f"video = {_quoted(video.content)}")
             rows = query.select([*columns, *kinds]).limit(max(video.moments, 1)).to_list()
         rows.sort(key=lambda row: (row["start_seconds"], row["end_seconds"]))
-        vectors = [{kind: np.asarray(row[kind], np.float32) for kind in kinds if row[kind] is not None} for row in rows]
+        vectors: list[dict[VectorKind, np.ndarray]] = [
+            {kind: np.asarray(row[kind], np.float32) for kind in kinds if row[kind] is not None} for row in rows
+        ]
         told = zip(rows, vectors, strict=True)
         return [Moment(**{name: row[name] for name in columns}, vectors=found) for row, found in told]
 

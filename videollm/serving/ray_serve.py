@@ -1,7 +1,7 @@
 """The service on several machines: engines are replicas of a Ray Serve deployment, behind one app that answers HTTP.
 
     ray start --head              # with VIDEOLLM_API_KEY in the environment; on others: ray start --address=...
-    serve deploy serve_configs/ray.yaml
+    serve deploy demo/ray_serve.yaml
 
 The app is one replica: it holds the files and words of all conversations. Each of these lives at one engine, so that
 its keys and values are there when it goes on (`videollm.serving.several_workers`). Serve starts engines, places them

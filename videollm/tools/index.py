@@ -104,9 +104,9 @@ class Crew:
             "long": self.long,
             "heard": self.ear,
         }
-        there = {kind: encoder for kind, encoder in vectors.items() if encoder is not None}
-        names: dict[VectorKind, str] = {kind: encoder.name for kind, encoder in there.items()}
-        return CrewTold({kind: encoder.width for kind, encoder in there.items()}, names, self.made_by(settings))
+        names: dict[VectorKind, str] = {kind: one.name for kind, one in vectors.items() if one is not None}
+        widths: dict[VectorKind, int] = {kind: one.width for kind, one in vectors.items() if one is not None}
+        return CrewTold(widths, names, self.made_by(settings))
 
     def made_by(self, settings: IndexSettings) -> str:
         """What decides what is stored, in short: another value means that a video is done anew."""

@@ -145,7 +145,7 @@ def vectors_like(
         "seen": None if encoder is None else encoder.clips([clip])[0],
         "heard": None if ear is None else ear.clips([clip])[0],
     }
-    vectors = {kind: vector for kind, vector in made.items() if vector is not None}
+    vectors: dict[VectorKind, Any] = {kind: vector for kind, vector in made.items() if vector is not None}
     if not vectors:
         needs = "an ear (--ear)" if clip.kind == "audio" else "a dual encoder (--encoder)"
         raise ConfigError(f"nothing can be compared with {example.name}: it needs {needs} that the index was made with")
@@ -210,6 +210,10 @@ def search_paragraph(
     return sentences, sorted(found, key=lambda one: (-one.score, one.path))[:limit]
 
 
+Chain = tuple[float, tuple[Found | None, ...]]
+"""A moment or none for each sentence so far, and their scores together."""
+
+
 def in_order(candidates: Sequence[Sequence[Found]]) -> tuple[Found | None, ...]:
     """One moment for each sentence, or none, such that none begins before one of an earlier sentence.
 
@@ -220,9 +224,9 @@ def in_order(candidates: Sequence[Sequence[Found]]) -> tuple[Found | None, ...]:
         those whose scores add up to the most.
     """
     # The best choice up to each sentence, by the start of its last moment.
-    best: dict[float, tuple[float, tuple[Found | None, ...]]] = {-1.0: (0.0, ())}
+    best: dict[float, Chain] = {-1.0: (0.0, ())}
     for moments in candidates:
-        grown = {start: (score, (*parts, None)) for start, (score, parts) in best.items()}
+        grown: dict[float, Chain] = {start: (score, (*parts, None)) for start, (score, parts) in best.items()}
         for moment in moments:
             before = max((one for start, one in best.items() if start <= moment.start_seconds), key=lambda one: one[0])
             score = before[0] + moment.score

@@ -159,7 +159,9 @@ def test_saved_and_loaded(processor, clips, tmp_path) -> None:
 
 
 def test_unknown_template(config, tokenizer) -> None:
-    with pytest.raises(ValueError, match="no chat template 'x'; choose one of llama_2_chat, own, tiny, tiny_tools, vicuna_v0"):
+    with pytest.raises(
+        ValueError, match="no chat template 'x'; choose one of llama_2_chat, own, tiny, tiny_tools, vicuna_v0"
+    ):
         VideoLlamaProcessor.for_model(config, tokenizer, template="x")
 
 
