@@ -201,7 +201,10 @@ def test_the_published_vocabulary_gives_the_published_ids(reference: Path) -> No
     assert compared >= 10
 
 
-@pytest.mark.parametrize("content", [None, b"", b"text", gzip.compress(b"version\na b\n")])
+_VOCABULARIES = (None, b"", b"text", gzip.compress(b"version\na b\n"))
+
+
+@pytest.mark.parametrize("content", _VOCABULARIES, ids=("missing", "empty", "text", "short"))
 def test_a_vocabulary_that_is_none(tmp_path: Path, content: bytes | None) -> None:
     place = tmp_path
     if content is not None:
