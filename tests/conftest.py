@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="folder that holds <family>/golden/ (default: ../shared/reference beside the repository)",
     )
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """What a test lets DeepSpeed or Ray write into the environment is not handed on to the programs of the next one."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys() - {"PYTEST_CURRENT_TEST"}:
+        del os.environ[name]
+    os.environ.update({name: value for name, value in before.items() if os.environ.get(name) != value})
 
 
 @pytest.fixture(scope="session")

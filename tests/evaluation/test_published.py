@@ -496,4 +496,4 @@ def test_numbers_come_back_exactly() -> None:
 
 
 def test_every_task_is_of_some_room() -> None:
-    assert {"world", *egocentric.TASKS, *long_videos.TASKS} == set(TASKS)
+    assert {"world", "tool_use", *egocentric.TASKS, *long_videos.TASKS} == set(TASKS)

@@ -40,7 +40,7 @@ def runs(root, name, *places):
         capture_output=True, text=True, cwd=ROOT, timeout=800, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.returncode == 0 and (folder / "positions.jsonl").exists(), done.stderr[-4000:]
     taken: dict[int, list[int]] = {}
     for line in (folder / "positions.jsonl").read_text().splitlines():
         process, position = json.loads(line)

@@ -8,6 +8,7 @@ it prints goes into ``OUTPUT.log`` of the recipe's output.
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import sys
@@ -35,11 +36,18 @@ def rank(recipe, number, count, port):
     os._exit(code)
 
 
+def free_port():
+    """A port below those that the system gives to connections of its own, as tests beside this one open."""
+    while True:
+        port = random.randint(10_000, 32_000)
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
+
+
 def run(job):
     recipe, count = read_recipe(job["recipe"]), job["processes"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     running = {}
     for number in range(count):
         pid = os.fork()

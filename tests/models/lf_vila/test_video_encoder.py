@@ -170,6 +170,15 @@ def test_gradients_reach_every_parameter(ours: LfVilaVideoEncoder) -> None:
     ours.zero_grad()
 
 
+def test_what_was_made_for_an_answer_serves_training(ours: LfVilaVideoEncoder) -> None:
+    relative_positions.cache_clear()
+    with torch.inference_mode():
+        ours(video(4))
+    ours(video(4)).last_hidden_state.sum().backward()
+    assert all(p.grad is not None for name, p in ours.named_parameters() if "relative_position_bias_table" in name)
+    ours.zero_grad()
+
+
 def test_wrong_shapes_are_refused(ours: LfVilaVideoEncoder) -> None:
     for shape in ((1, 3, 4, 48, 80), (1, 0, 3, 48, 80), (4, 3, 48, 80)):
         with pytest.raises(ValueError, match=r"must be \(B, T, 3, H, W\)"):

@@ -38,6 +38,7 @@ _KEPT_BIASES = 4
 
 
 @cache
+@torch.inference_mode(False)  # whoever asks first may only answer, and the next one trains
 def relative_positions(window: Window, table: Window) -> torch.Tensor:
     """Rows of a table of biases, for each pair of tokens of a window.
 
