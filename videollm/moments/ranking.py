@@ -80,7 +80,13 @@ def joined(
     """
     scores = fused(ways, usual, same_words)
     ranks: dict[Reason, dict[str, int]] = {way: ranks_of(fits) for way, fits in ways.items()}
-    order = sorted(scores, key=lambda key: (-scores[key], rows[key]["video"], rows[key]["start_seconds"]))
+
+    def place(key: str) -> tuple[float, int, str, float]:
+        # Of what fits perfectly, that which fits better than others comes first.
+        missed = sum(ranked.get(key, len(ranked) + 1) for ranked in ranks.values())
+        return -round(scores[key], 6), missed, rows[key]["video"], rows[key]["start_seconds"]
+
+    order = sorted(scores, key=place)
     spans: list[list[Any]] = []
     for key in order:
         row, score = rows[key], scores[key]

@@ -42,11 +42,13 @@ GROWN = 4
 """Times the vectors of which an index was made, from which it is made anew, with as many partitions as fit."""
 INDEXED_EVERY = 5_000
 """New vectors from which they are taken into an index; fewer are compared beside it."""
-MOST_PARTS = 20
+MOST_PARTS = 8
 """By which an index may have grown before it is made anew."""
+KEPT_VERSIONS = timedelta(hours=1)
+"""So long what was replaced stays on disk, for those who are just reading it."""
 CHANGE_TRIES = 10
 """Of a change to an index that another process came before."""
-PROBES = 24
+PROBES = 16
 """Partitions that are looked into. Each holds exact vectors, so nothing is lost but what lies in others."""
 
 _TOLD = ("start_seconds", "end_seconds", "narration", "sound")
@@ -174,11 +176,11 @@ class MomentStore:
     def tidy(self) -> None:
         """Join small files, take the newest moments into the indexes, and make those of vectors that are worth it."""
         with _in_words(self.address):
-            _until_committed(self._videos.optimize)
+            _until_committed(partial(self._videos.optimize, cleanup_older_than=KEPT_VERSIONS))
             left = [index.num_unindexed_rows for index in self._indexes(VECTOR_KINDS)]
             if left and max(left) < INDEXED_EVERY:
                 return  # so few are soon compared, and each time an index grows, it is by a part that is searched apart
-            _until_committed(self._moments.optimize)
+            _until_committed(partial(self._moments.optimize, cleanup_older_than=KEPT_VERSIONS))
             rows = self._moments.count_rows()
             for kind in VECTOR_KINDS:
                 if kind in self._moments.schema.names and rows >= INDEXED_FROM:
@@ -329,8 +331,8 @@ class MomentStore:
                 query = near(kind, vector)
                 if few:
                     query = query.bypass_vector_index()  # what is so few is sooner compared than looked for
-                # More where a filter leaves too few.
-                collect(kind, query.minimum_nprobes(PROBES).maximum_nprobes(0), where, POOL)
+                most = 0 if where else PROBES  # 0: as many as it takes, where a filter leaves too few
+                collect(kind, query.minimum_nprobes(PROBES).maximum_nprobes(most), where, POOL)
             # What is near in one sense need not be among the nearest in the other: how near it is there decides.
             for kind, vector in vectors.items() if vectors and len(vectors) > 1 else ():
                 missing = [key for key in rows if key not in ways[kind]]
