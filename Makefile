@@ -4,8 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 CLIP ?= videollm/assets/clips/two_things.mp4
 ASK ?= What do you see?
-# A process a core, each file of tests in one of them; PARALLEL= runs all in one.
-PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile
+# Faster on an idle machine: make test PARALLEL="-n logical --dist loadfile"; crowded, tests that race with the model may lose.
+PARALLEL ?=
 
 .PHONY: help chat demo test browser check bench tiny
 
