@@ -30,9 +30,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from videollm.errors import MissingDependencyError, UnavailableError
 from videollm.serving.access import hosts_for
 from videollm.serving.engine import Engine, ModelChoice, WorkerLimits, load_choice
-from videollm.serving.engine_process import LEAVE_SECONDS
 from videollm.serving.model_worker import ModelWorker
 from videollm.serving.several_workers import SeveralWorkers
+from videollm.tools.child_process import LEAVE_SECONDS
 
 try:
     from ray import serve, util

@@ -1,20 +1,12 @@
 """An index made by several processes of this machine: each loads the models once and looks at videos, one at a time.
 
-This process hands out the files and is the only one that writes, so an index is as safe as with one process alone. The
-others are started anew, not forked: a fork of a process that has used threads or a GPU does not work. They end when
-their connection does, and on Linux with the thread that started them, so nothing is left of them when this process is
-killed.
+This process hands out the files and is the only one that writes, so an index is as safe as with one process alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +17,7 @@ from typing import TYPE_CHECKING
 from videollm.errors import ConfigError, MomentIndexError, VideoLLMError
 from videollm.media.source import Limits
 from videollm.moments.moment import Video
+from videollm.tools.child_process import ChildProcess
 from videollm.tools.index import (
     CrewNames,
     CrewTold,
@@ -40,19 +33,8 @@ from videollm.tools.narrate import LONG_FILE, Progress, Report
 if TYPE_CHECKING:
     from videollm.models.memory import MemoryPlan
 
-CODE = """
-import ctypes, json, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-sys.path[:] = json.loads(sys.argv[2])
-from videollm.tools.index_processes import work
-work(int(sys.argv[1]))
-"""
 PROGRESS_SECONDS = 0.2
 """A process tells how far it is at most so often."""
-LEAVE_SECONDS = 3.0
-"""How long a process may still take to end when its connection was closed."""
 
 
 @dataclass(frozen=True)
@@ -121,36 +103,14 @@ def index_in_processes(
         return gather(told.open(into), looked, prune=prune, report=report)
 
 
-class _Process:
+class _Process(ChildProcess):
     """A process, and the video that it is at."""
 
     def __init__(self, order: _Order, threads: int) -> None:
-        ours, theirs = socket.socketpair()
         single = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")}
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", CODE, str(theirs.fileno()), json.dumps(sys.path)],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env=single | os.environ,
-            )
-        self.order, self.connection = order, Connection(ours.detach())
+        super().__init__(__name__, order, single)
+        self.order = order
         self.video: Path | None = None
-        self.connection.send(order)
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def end(self) -> str:
-        """Closes the connection, waits for the end, not for long, and says what it was."""
-        self.connection.close()
-        try:
-            code = self._process.wait(LEAVE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
 class _Pool:
@@ -244,10 +204,8 @@ class _Pool:
 # In a process that looks
 
 
-def work(descriptor: int) -> None:
+def main(connection: Connection) -> None:
     """Loads the models, then looks at videos until the connection is closed."""
-    os.set_inheritable(descriptor, False)
-    connection = Connection(descriptor)
     with contextlib.suppress(EOFError, ConnectionError):
         order: _Order = connection.recv()
         names = _placed(order.names, order.number)
