@@ -6,42 +6,31 @@ Notation: S segments, F mel bins, W fbank frames, L text tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from transformers.processing_utils import ProcessorMixin
 
 from ...clips import Waveform
 from ..lavila.processing_lavila import repair
+from ..own_parts import OwnPartsProcessor
 from ..video_llama.feature_extraction_video_llama import VideoLlamaFeatureExtractor
 from .text_tokenizer import tokenise
 
 
-class ImageBindProcessor(ProcessorMixin):
+class ImageBindProcessor(OwnPartsProcessor):
     """Mel images of stretches of sound, and CLIP's tokens of texts.
 
     Attributes:
         max_text_tokens: longest text, start and end token included.
     """
 
+    own_parts: ClassVar[dict[str, type]] = {"feature_extractor": VideoLlamaFeatureExtractor}
+
     def __init__(
         self, feature_extractor: VideoLlamaFeatureExtractor, tokenizer: Any, max_text_tokens: int = 77, **kwargs: Any
     ) -> None:
         super().__init__(feature_extractor, tokenizer)
         self.max_text_tokens = max_text_tokens
-
-    @classmethod
-    def _get_arguments_from_pretrained(
-        cls, pretrained_model_name_or_path: Any, processor_dict: dict[str, Any] | None = None, **kwargs: Any
-    ) -> list[Any]:
-        # Our own class, which stands in processor_config.json; the library would look it up over the hub.
-        saved = processor_dict or {}
-        return [
-            VideoLlamaFeatureExtractor(**saved.get("feature_extractor", {})),
-            cls._load_tokenizer_from_pretrained(
-                "tokenizer", pretrained_model_name_or_path, **{**kwargs, "trust_remote_code": False}
-            ),
-        ]
 
     def sounds(
         self, waveforms: Sequence[Waveform], windows_seconds: Sequence[tuple[float, float]]

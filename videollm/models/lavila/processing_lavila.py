@@ -16,9 +16,9 @@ import torch
 from torch.nn import functional
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.processing_utils import ProcessorMixin
 
 from ..imagebind.text_tokenizer import tokenise
+from ..own_parts import OwnPartsProcessor
 
 CLIP_MEAN = (108.3272985, 116.7460125, 104.09373615000001)
 """Of values in [0, 255]. The first is not CLIP's (122.771): a slip that every published model was trained with."""
@@ -211,13 +211,15 @@ def repair(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-class LavilaProcessor(ProcessorMixin):
+class LavilaProcessor(OwnPartsProcessor):
     """Clips and texts to what a dual encoder or a narrator takes, and a narrator's ids to sentences.
 
     Attributes:
         text_kind: of the tokenizer: ``"clip"``, ``"bert"`` or ``"gpt2"``.
         max_text_tokens: longest text, begin and end included.
     """
+
+    own_parts: ClassVar[dict[str, type]] = {"image_processor": LavilaImageProcessor}
 
     def __init__(
         self,
@@ -232,19 +234,6 @@ class LavilaProcessor(ProcessorMixin):
         super().__init__(image_processor, tokenizer)
         self.text_kind = text_kind
         self.max_text_tokens = max_text_tokens
-
-    @classmethod
-    def _get_arguments_from_pretrained(
-        cls, pretrained_model_name_or_path: Any, processor_dict: dict[str, Any] | None = None, **kwargs: Any
-    ) -> list[Any]:
-        # Our own class, which stands in processor_config.json; the library would look it up over the hub.
-        saved = processor_dict or {}
-        return [
-            LavilaImageProcessor(**saved.get("image_processor", {})),
-            cls._load_tokenizer_from_pretrained(
-                "tokenizer", pretrained_model_name_or_path, **{**kwargs, "trust_remote_code": False}
-            ),
-        ]
 
     def clips(self, clips: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         """Clips of as many frames each, for the space-time encoder.

@@ -10,15 +10,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.processing_utils import ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from ...clips import Clip, Frames, Waveform
 from ...messages import Message, Part, TextPart, ToolCallPart, ToolResultPart, assistant, user
+from ..own_parts import OwnPartsProcessor
 from .chat_templates import KNOWS_TOOLS, MEDIA_IN_WORDS, OWN, PUBLISHED, TEMPLATES, as_data, call_in_words
 from .configuration_video_llama import VideoLlamaConfig
 from .feature_extraction_video_llama import VideoLlamaFeatureExtractor
@@ -89,7 +89,7 @@ class _Stretch:
     learned: bytes = b""
 
 
-class VideoLlamaProcessor(ProcessorMixin):
+class VideoLlamaProcessor(OwnPartsProcessor):
     """Everything between `videollm.clips` / `videollm.messages` and tensors.
 
     Attributes:
@@ -104,6 +104,11 @@ class VideoLlamaProcessor(ProcessorMixin):
         words_only_template: the chat template is one that came with a decoder and knows no media: what a message says
             and shows is put into words before it.
     """
+
+    own_parts: ClassVar[dict[str, type]] = {
+        "image_processor": VideoLlamaImageProcessor,
+        "feature_extractor": VideoLlamaFeatureExtractor,
+    }
 
     def __init__(
         self,
@@ -186,20 +191,6 @@ class VideoLlamaProcessor(ProcessorMixin):
             num_audio_query_tokens=config.num_audio_query_tokens if config.has_audio else 0,
             **options,
         )
-
-    @classmethod
-    def _get_arguments_from_pretrained(
-        cls, pretrained_model_name_or_path: Any, processor_dict: dict[str, Any] | None = None, **kwargs: Any
-    ) -> list[Any]:
-        # Both are our own classes and stand in processor_config.json; the library would look them up over the hub.
-        saved = processor_dict or {}
-        return [
-            VideoLlamaImageProcessor(**saved.get("image_processor", {})),
-            VideoLlamaFeatureExtractor(**saved.get("feature_extractor", {})),
-            cls._load_tokenizer_from_pretrained(
-                "tokenizer", pretrained_model_name_or_path, **{**kwargs, "trust_remote_code": False}
-            ),
-        ]
 
     # ---- media
 
