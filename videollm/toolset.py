@@ -66,7 +66,7 @@ def chapters(video: str) -> str:  # pyright: ignore[reportReturnType]
         video: The name of a video of this conversation.
 
     Returns:
-        The parts in their order, each with its start, its end and a title.
+        The parts in their order, each with its number, its start, its end and a title.
     """
 
 

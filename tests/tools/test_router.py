@@ -191,6 +191,7 @@ def test_tiny_tells_the_truth_through_every_tool(files) -> None:
         assert all(one.video == "film 1" for one in only.used), "what another session searched is not found"
         parts = router.call("chapters", {"video": "film 0"}, files)
         assert parts.used[0].start_seconds == 0.0 and thing.shape in parts.content
+        assert parts.content.startswith("part 1 [0:00-")
         assert "hear" in router.call("listen", STRETCH | {"video": "film 1"}, files).content.lower()
     finally:
         router.close()

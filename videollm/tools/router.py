@@ -306,7 +306,9 @@ class Router:
             found = chapters(
                 names[video], self.narrator, limits=self.files_limits, progress=lambda *_: deadline.check()
             )
-        lines = [as_data(str(part)) for part in found] or ["nothing was told of this video"]
+        # Numbered, so that whoever is asked about the second part need not count lines.
+        lines = [as_data(f"part {number} {part}") for number, part in enumerate(found, 1)]
+        lines = lines or ["nothing was told of this video"]
         used = tuple(Evidence(video, part.start_seconds, part.end_seconds, "narrated") for part in found)
         return self._outcome(lines, used)
 
