@@ -68,13 +68,23 @@ def test_questions_of_all_kinds_are_decided_by_the_film(film) -> None:
         assert not one.right("I could not find that.") and not one.right("")
         if one.kind in ("look", "listen", "how"):
             assert one.right(f" {one.truth.upper()}") and not one.right(f"{one.truth} And more.")
+        if one.kind == "how":
+            (thing,) = {thing for shown in film for thing in shown.names if thing in one.question}
+            other = "red star" if thing != "red star" else "blue star"
+            assert one.right(one.truth.replace("It", f"The {thing}"))
+            assert not one.right(one.truth.replace("It", f"The {other}")) and not one.right(f"The {thing}.")
         elif one.kind == "part_begins":
             assert one.truth in ("0:00", "1:12")
-            assert one.right(f"At {one.truth}.") and not one.right("At 0:01.")
+            assert one.right(f"At {one.truth}.") and one.right(f"{one.truth}-2:00") and not one.right("At 0:01.")
+            assert one.right(f"At {one.truth}.4.") and not one.right(f"{one.truth}, 1:30 or 2:00")
         elif one.kind == "when" and " or " not in one.truth:
-            start, end = times_in(one.truth.replace("-", " "))
-            assert one.right(f"At {clock(start)}.") and one.right(f"At {clock(max(start - 3, 0))}.")
-            assert not one.right(f"At {clock(end + 2)}.") and not one.right(f"At {clock(start)} or {clock(start)}.")
+            start, end = times_in(one.truth)
+            first = next(shown.start_seconds for shown in film if start + 0.5 < shown.end_seconds)
+            assert one.right(f"At {clock(start)}.") and one.right(f"At {first - 0.5:.1f} s.")
+            assert one.right(f"{clock(start)}-{clock(end)}") and one.right(f"{clock(end - 0.5)} to {clock(end + 9)}")
+            for wrong in (f"At {first - 1:.1f} s.", f"At {clock(end + 1)}.", f"{clock(end + 2)}-{clock(end + 3)}"):
+                assert not one.right(wrong)
+            assert not one.right(f"{clock(start)}, {clock(start)} or {clock(start)}")
         elif one.kind == "narrate":
             assert one.right(f"{one.truth} moves") and not one.right(f"{one.truth}, purple circle, green star")
     assert not any(one.question in WHEN.train for one in asked)

@@ -7,11 +7,15 @@ clips and about nothing that a film could show. All answers are the decoder's ow
 
 Right is, by kind of question:
 
-* ``look``, ``listen``, ``how``: word for word what the world says of the scene.
-* ``when``: a time from a window of the index before the scene, or sound, to its end.
+* ``look``, ``listen``: word for word what the world says of the scene.
+* ``how``: the same; the thing may be named instead of "it".
+* ``when``: the first time that is named lies in a scene that shows the thing, or from the start of a scene to the end
+  of the sound in it: a moment that is found is a shot. A second time may be named, the end of a span.
 * ``narrate``: the things that are named are those that are there.
-* ``part_begins``: the second at which `videollm.tools.chapters` lets the part begin; ``part_is``: what is named is
-  there in that part.
+* ``part_begins``: the first time that is named, of two at most, is the second at which `videollm.tools.chapters` lets
+  the part begin; ``part_is``: what is named is there in that part.
+
+The index of a film is cut as chat cuts its own: into shots.
 """
 
 from __future__ import annotations
@@ -50,14 +54,17 @@ from videollm.messages import ToolCallPart, ToolResultPart
 from videollm.models import hub
 from videollm.moments.store import MomentStore
 from videollm.tools.chapters import Chapter, chapters_of_moments
-from videollm.tools.index import LISTEN_QUESTION, LOOK_QUESTION, Crew, IndexSettings, index
+from videollm.tools.index import LISTEN_QUESTION, LOOK_QUESTION, Crew, index
 from videollm.tools.narrators import ChatNarrator
-from videollm.tools.router import Router, ToolLimits
+from videollm.tools.router import OWN_WINDOWS, Router, ToolLimits
 
 WIDTH_PX, HEIGHT_PX, RATE_HZ = 128, 96, 8
 SOUND_HZ = 16000
 AROUND_SECONDS = 2.0
 """A moment that is asked about is so far inside its scene at least."""
+CUT_SECONDS = 0.5
+"""So far before a scene a time may lie that is to be its start: cuts are found between two frames a quarter of a second
+apart, and clocks tell whole seconds."""
 KINDS: dict[Kind, int] = {
     "look": 18, "listen": 9, "when": 8, "how": 5, "narrate": 5, "part_begins": 2, "part_is": 3,
 }  # fmt: skip
@@ -253,11 +260,11 @@ def _listen(name: str, film: Sequence[Shown], rng: np.random.Generator) -> Asked
 
 
 def _said_within(spans: Sequence[tuple[float, float]]) -> Callable[[str], bool]:
-    early = IndexSettings().window_seconds
+    """One time, or the two of a span, of which the first lies in one of these."""
 
     def right(answer: str) -> bool:
         times = times_in(answer)
-        return len(times) == 1 and any(start - early <= times[0] <= end for start, end in spans)
+        return len(times) in (1, 2) and any(start - CUT_SECONDS <= times[0] <= end for start, end in spans)
 
     return right
 
@@ -272,7 +279,7 @@ def _once(film: Sequence[Shown], rng: np.random.Generator) -> tuple[Shown, Any] 
 def _when(name: str, film: Sequence[Shown], rng: np.random.Generator) -> Asked | None:
     if rng.random() < 0.3:
         sound = _pick(rng, [event.kind for one in film for event, _, _ in one.events])
-        spans = [(start, end) for one in film for event, start, end in one.events if event.kind == sound]
+        spans = [(one.start_seconds, end) for one in film for event, _, end in one.events if event.kind == sound]
         question = ask.ask_when(sound, rng, held_out=True, sound=True)
     else:
         found = _once(film, rng)
@@ -288,8 +295,10 @@ def _how(name: str, film: Sequence[Shown], rng: np.random.Generator) -> Asked | 
     found = _once(film, rng)
     if found is None:
         return None
-    truth = ask.moves_of(found[1])
-    return Asked(name, "how", ask.ask_how(name_of(found[1]), rng, held_out=True), truth, _same(truth))
+    truth, thing = ask.moves_of(found[1]), name_of(found[1])
+    named = f"The {thing}{truth.removeprefix('It')}"
+    question = ask.ask_how(thing, rng, held_out=True)
+    return Asked(name, "how", question, truth, lambda answer: _same(truth)(answer) or _same(named)(answer))
 
 
 def _named(text: str) -> set[str]:
@@ -312,8 +321,13 @@ def _part(
     part = parts[number]
     question = ask.ask_part(kind, number, rng, held_out=True)
     if kind == "part_begins":
-        truth = part.start_seconds
-        return Asked(name, kind, question, ask.clock(truth), lambda answer: times_in(answer) == [float(int(truth))])
+        second = int(part.start_seconds)
+
+        def right(answer: str) -> bool:
+            times = times_in(answer)
+            return len(times) in (1, 2) and int(times[0]) == second
+
+        return Asked(name, kind, question, ask.clock(second), right)
     there = {
         thing
         for one in film
@@ -361,7 +375,7 @@ class ToolExaminer:
         if not path.exists():
             write_film(film, path)
         place = self.folder / f"film{number}.index"
-        done = index([path], place, self.crew)
+        done = index([path], place, self.crew, OWN_WINDOWS)
         if done.failed:
             raise ConfigError(done.failed[0][1])
         return path, film, MomentStore.open(place)
