@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from videollm.media.decode_worker import open_windows
 from videollm.media.read import read_clip
 from videollm.media.sampling import FrameSampling, SoundSampling
 from videollm.media.shots import cuts
-from videollm.media.windows import WindowSampling, spans_of
+from videollm.media.source import open_source
+from videollm.media.video import frames_in_order
+from videollm.media.windows import WindowedFile, WindowSampling, spans_of, windows_of
 from videollm.media.write import write_video
 
 
@@ -78,3 +81,23 @@ def test_windows_end_at_the_cuts_of_a_file(film: Path) -> None:
         assert [one.index for one in opened] == [1, 2]
     with open_windows(film, WindowSampling(4.0, 4.0, frames, sound)) as opened:
         assert opened.file.cuts_seconds == () and len(opened.file.spans) == 2
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.0, 7.5), (2.9, 3.1), (2.6, 4.9), (3.0, 5.1), (4.95, 99.0), (6.0, 7.0)])
+def test_a_stretch_has_the_cuts_of_the_whole_and_no_more_is_decoded(
+    film: Path, monkeypatch: pytest.MonkeyPatch, start: float, end: float
+) -> None:
+    decoded: list[np.ndarray] = []
+
+    def watched(source: Any, container_format: str, table: Any, places: np.ndarray) -> Any:
+        decoded.append(table.seconds[places])
+        return frames_in_order(source, container_format, table, places)
+
+    monkeypatch.setattr("videollm.media.windows.frames_in_order", watched)
+    sampling = WindowSampling(4.0, 2.0, None, None, start_seconds=start, end_seconds=end, cuts=True)
+    with open_source(film) as source:
+        about = next(iter(windows_of(source, sampling)))
+    assert isinstance(about, WindowedFile)
+    assert about.cuts_seconds == tuple(at for at in (3.0, 5.0) if start < at < end)
+    (seconds,) = decoded
+    assert start - 1.25 <= seconds[0] and seconds[-1] <= end + 1.0

@@ -57,8 +57,8 @@ def uploaded(served, path, name="clip.mp4", key=KEY):
     return f"media:{answer.json()['id']}"
 
 
-def narrated(clip):
-    return list(narrate(clip, ChatNarrator(*MODEL), window_seconds=1, batch_windows=4))
+def narrated(clip, window_seconds=1, **options):
+    return list(narrate(clip, ChatNarrator(*MODEL), window_seconds=window_seconds, batch_windows=4, **options))
 
 
 def refused(answer, status, words):
@@ -79,6 +79,9 @@ def test_a_narration_is_that_of_the_tool(served, clip):
         assert (answer["object"], answer["model"], answer["notes"]) == ("narration", "small", [])
     part = posted(served, "/v1/narrations", {"media": data_url(clip), "window_seconds": 1, "start_seconds": 1}).json()
     assert part["narrations"][0]["start_seconds"] == 1
+    assert posted(served, "/v1/narrations", {"media": data_url(clip), "cuts": True}).json()["narrations"] == [
+        one.to_json() for one in narrated(clip, window_seconds=4, cuts=True)
+    ]
 
 
 def test_a_narration_as_subtitles(served, clip):

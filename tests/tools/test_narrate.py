@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -175,6 +176,14 @@ def test_a_stretch_and_a_window_longer_than_the_video(film: Path, narrator: Chat
     assert told == [(0, 11), (4, 11), (8, 11), (11, 11)]
 
 
+def test_each_shot_is_told_by_itself(film: Path, narrator: ChatNarrator) -> None:
+    told: list[tuple[int, int]] = []
+    options: dict[str, Any] = {"cuts": True, "batch_windows": 1, "progress": lambda *done: told.append(done)}
+    found = list(narrate(film, narrator, window_seconds=8, start_seconds=2.5, end_seconds=6.25, **options))
+    assert told[-1] == (5, 5), "2.5-3, 3-4, 4-5, 5-6, 6-6.25"
+    assert {one.start_seconds for one in found} <= {2.5, 3, 4, 5, 6} and found[-1].end_seconds == 6.25
+
+
 def test_sound_alone(tmp_path: Path, narrator: ChatNarrator) -> None:
     path = write_sound(tmp_path / "sound.wav", tones(5.0))
     assert [one.end_seconds for one in narrate(path, narrator, repeats=1.0)][-1] == 5
@@ -211,12 +220,12 @@ def run_until(batches: int, film: Path, out: Path, staff: dict[str, Any], settin
     return began[0]
 
 
-@pytest.mark.parametrize("kind", ["chat", "lavila"])
+@pytest.mark.parametrize("kind", ["chat", "cuts", "lavila"])
 def test_interrupted_anywhere_the_result_is_the_same(
     film: Path, narrator: ChatNarrator, tmp_path: Path, kind: str
 ) -> None:
     staff: dict[str, Any] = {"narrator": narrator}
-    settings = SETTINGS
+    settings = replace(SETTINGS, window_seconds=0.4, cuts=True) if kind == "cuts" else SETTINGS
     if kind == "lavila":
         staff = {
             "narrator": load_narrator(small_lavila.narrator_folder(tmp_path / "n"), device="cpu"),
@@ -257,7 +266,8 @@ def test_other_settings_start_anew(film: Path, narrator: ChatNarrator, tmp_path:
     notes: list[str] = []
     staff = {"narrator": narrator, "report": notes.append}
     assert run_until(1, film, out, staff, NarrationSettings(window_seconds=0.7)) == 0
-    assert len(notes) == 1 and "starts anew" in notes[0]
+    assert run_until(1, film, out, staff, NarrationSettings(window_seconds=0.7, cuts=True)) == 0
+    assert len(notes) == 2 and all("starts anew" in note for note in notes)
 
 
 def test_the_best_of_the_candidates_is_kept(film: Path, tmp_path: Path) -> None:

@@ -32,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="from window to window; default: the length; less is slower and surer",
     )
+    parser.add_argument(
+        "--cuts",
+        action="store_true",
+        help="windows end at cuts, too: a shot no longer than a window is told by itself",
+    )
     parser.add_argument("--start", type=float, default=0.0, metavar="SECONDS", help="where to begin")
     parser.add_argument("--end", type=float, metavar="SECONDS", help="where to end")
     parser.add_argument(
@@ -80,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
         repeats=args.repeats,
         batch_windows=args.batch,
         seed=args.seed,
+        cuts=args.cuts,
     )
     check_settings(settings, args.scorer)
     if args.question is not None and not args.question.strip():

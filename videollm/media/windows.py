@@ -22,7 +22,7 @@ from videollm.media import image
 from videollm.media.audio import RunningSound, span_between
 from videollm.media.read import Contents, content_hash_of, look_at
 from videollm.media.sampling import FrameSampling, SoundSampling, on_screen, windows
-from videollm.media.shots import LOOKED_AT_HZ, LOOKED_AT_PX, cuts
+from videollm.media.shots import LOOKED_AT_HZ, LOOKED_AT_PX, PAIRS_AROUND, cuts
 from videollm.media.source import STILL, SourceFile, Stretch, in_seconds, sniff, unknown_container
 from videollm.media.video import Painter, frames_in_order, left_out, table_between
 
@@ -39,7 +39,7 @@ class WindowSampling:
         start_seconds, end_seconds: the stretch of the file that has windows; by default all of it.
         first: the number of the first window that is read.
         cuts: a window ends where a shot does: shots are windows, and only longer ones are cut into several. All
-            pictures are decoded once more for that.
+            pictures of the stretch are decoded once more for that.
     """
 
     length_seconds: float
@@ -146,16 +146,19 @@ def windows_of(source: SourceFile, sampling: WindowSampling) -> Iterator[Windowe
 
 
 def _cuts(source: SourceFile, container_format: str, found: Contents, sampling: WindowSampling) -> tuple[float, ...]:
-    """Where shots begin in the stretch that has windows."""
+    """Where shots begin in the stretch that has windows: where they begin for whoever looks at the whole file."""
     table = found.table
     if table is None:
         return ()
-    last = min(table.end_seconds, sampling.end_seconds)
-    places = np.unique(on_screen(table.seconds, np.arange(sampling.start_seconds, last, 1 / LOOKED_AT_HZ)))
+    # What is compared with a pair of frames at an edge lies outside of the stretch.
+    first = max(math.floor(sampling.start_seconds * LOOKED_AT_HZ) - PAIRS_AROUND - 1, 0)
+    last = min(table.end_seconds * LOOKED_AT_HZ, sampling.end_seconds * LOOKED_AT_HZ + PAIRS_AROUND + 1)
+    places = np.unique(on_screen(table.seconds, np.arange(first, last) / LOOKED_AT_HZ))
     seconds = dict(zip(table.pts[places].tolist(), table.seconds[places].tolist(), strict=True))
     painter = Painter(source, 1, found.aspect, LOOKED_AT_PX)
     coming = frames_in_order(source, container_format, table, places)
-    return tuple(cuts((seconds[int(pts)], painter.paint(frame)) for pts, frame in coming))
+    begin = cuts((seconds[int(pts)], painter.paint(frame)) for pts, frame in coming)
+    return tuple(at for at in begin if sampling.start_seconds < at < sampling.end_seconds)
 
 
 @dataclass(frozen=True, eq=False)

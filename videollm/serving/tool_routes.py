@@ -62,6 +62,7 @@ class NarrationRequest(Lenient):
     model: str | None = Field(default=None, max_length=256)
     window_seconds: float = Field(default=4.0, ge=1, le=60)
     stride_seconds: float | None = Field(default=None, ge=1, le=60)
+    cuts: bool = Field(default=False, description="windows end at cuts, too, so that each shot is told by itself")
     start_seconds: Seconds = 0.0
     end_seconds: Seconds | None = None
     repeats: float = Field(default=1.0, gt=0, le=1, description="how alike neighbours are to be made one")

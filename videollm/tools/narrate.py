@@ -94,6 +94,7 @@ class NarrationSettings:
             and in the same order, apart from articles, punctuation and capitals.
         batch_windows: how many windows are narrated at once.
         seed: of drawing.
+        cuts: windows end at cuts, too, so that each shot is told by itself; only longer ones are cut into several.
 
     Raises:
         ConfigError: a value out of its range.
@@ -109,6 +110,7 @@ class NarrationSettings:
     repeats: float = 1.0
     batch_windows: int = 8
     seed: int = 0
+    cuts: bool = False
 
     def __post_init__(self) -> None:
         for name in ("window_seconds", "stride_seconds"):
@@ -143,6 +145,7 @@ class NarrationSettings:
             start_seconds=self.start_seconds,
             end_seconds=math.inf if self.end_seconds is None else self.end_seconds,
             first=first,
+            cuts=self.cuts,
         )
 
 
@@ -162,6 +165,7 @@ def narrate(
     repeats: float = 1.0,
     batch_windows: int = 8,
     seed: int = 0,
+    cuts: bool = False,
     limits: Limits = LONG_FILE,
     progress: Progress | None = None,
     report: Report | None = None,
@@ -199,6 +203,7 @@ def narrate(
         repeats=repeats,
         batch_windows=batch_windows,
         seed=seed,
+        cuts=cuts,
     )
     check_settings(settings, scorer)
     narrator = model

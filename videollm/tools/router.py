@@ -38,10 +38,9 @@ from videollm.toolset import DECLARATIONS
 
 LONGEST_TEXT_CHARACTERS = 300
 """Of an argument in words."""
-NARRATED_WINDOW_SECONDS = 4.0
 SEARCH_HITS = 5
 OWN_WINDOWS = IndexSettings(window_seconds=8.0, stride_seconds=4.0, cuts=True)
-"""Of an index of files that were given: shots."""
+"""Of an index of files that were given: shots. Narrations tell of shots, too, each once."""
 
 _NO_WORDS = re.compile(r"(?:^|\s)(?:/|~[/\\]|\\\\|\.\.?[/\\])|\w+://|[a-zA-Z]:\\")
 """A path or an address, where words are asked for."""
@@ -234,7 +233,8 @@ class Router:
                 self.narrator,
                 start_seconds=start_seconds,
                 end_seconds=end_seconds,
-                window_seconds=NARRATED_WINDOW_SECONDS,
+                window_seconds=OWN_WINDOWS.window_seconds,
+                cuts=OWN_WINDOWS.cuts,
                 limits=self.files_limits,
                 progress=lambda *_: deadline.check(),
             ):
