@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
-    """What a test lets DeepSpeed or Ray write into the environment is not handed on to the programs of the next one."""
-    before = dict(os.environ)
+    """What a test lets DeepSpeed or Ray write into the environment is not handed on to the programs of the next one,
+    nor is what a training that was broken off does at Ctrl-C.
+    """
+    before, at_interrupt = dict(os.environ), signal.getsignal(signal.SIGINT)
     yield
+    signal.signal(signal.SIGINT, at_interrupt)
     for name in os.environ.keys() - before.keys() - {"PYTEST_CURRENT_TEST"}:
         del os.environ[name]
     os.environ.update({name: value for name, value in before.items() if os.environ.get(name) != value})

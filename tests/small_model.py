@@ -105,6 +105,20 @@ def small_model(context_tokens=512, seed=0, *, ears=True, **text_config):
     return model, processor
 
 
+ENDLESS_TOKENS = 10**6
+"""Of an answer that goes on for hours."""
+
+
+def endless_model():
+    """A small model whose answers end when they are stopped, never by themselves; asked for `ENDLESS_TOKENS`, that is.
+
+    There is room for so many, and no token that ends one.
+    """
+    model, processor = small_model(context_tokens=2 * ENDLESS_TOKENS)
+    model.config.eos_token_id = model.generation_config.eos_token_id = None
+    return model, processor
+
+
 def drawn_clip(seed, *, frames=4, sound_seconds=1.0, name=None, seconds_a_frame=0.25):
     """A clip of noise: other seeds are other pictures and other sounds."""
     rng = np.random.default_rng(seed)

@@ -1,12 +1,12 @@
 """The ledger: nothing is skipped without a word, and too much is too much."""
 
 import json
-import multiprocessing
 
 import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
+from tests import fresh
 from videollm.data.ledger import Ledger, read_ledger
 from videollm.errors import DataError, UnusableSampleError
 
@@ -74,12 +74,7 @@ def _fill(path, first):
 
 def test_processes_do_not_mix_their_lines(tmp_path):
     path = tmp_path / "ledger.jsonl"
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_fill, args=(path, first)) for first in (0, 1000)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    fresh.run(_fill, (path, 0), (path, 1000))
     lines = path.read_text().splitlines()
     assert len(lines) == 400 and len({json.loads(line)["index"] for line in lines}) == 400
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import tempfile
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import distributed
 
+from tests import fresh
 from tests.models.lavila.small import clips, dual_encoder, words
 from videollm.models.lavila.losses import (
     RandomState,
@@ -115,7 +113,7 @@ def test_gradient_caching_draws_the_same_numbers_twice() -> None:
     assert torch.equal(torch.rand(3), first) and torch.equal(torch.rand(1), after)
 
 
-def _rank(rank: int, folder: str, results: str) -> None:
+def _rank(rank: int, folder: Path) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     try:
         weight = torch.nn.Parameter(torch.eye(6))
@@ -125,17 +123,15 @@ def _rank(rank: int, folder: str, results: str) -> None:
         humans = torch.tensor([True, False, False, True])[mine]
         out = contrastive_loss(videos, texts, torch.tensor(7.0), is_human=humans, pseudo_logit_scale=3.0)
         out.loss.backward()
-        torch.save({"loss": out.loss.detach(), "grad": weight.grad, "humans": out.humans}, f"{results}/{rank}.pt")
+        torch.save({"loss": out.loss.detach(), "grad": weight.grad, "humans": out.humans}, folder / f"{rank}.pt")
     finally:
         distributed.destroy_process_group()
 
 
-def test_negatives_of_all_processes() -> None:
+def test_negatives_of_all_processes(tmp_path: Path) -> None:
     """Two processes with two pairs each: the loss of four, and, averaged over processes, its gradients."""
-    with tempfile.TemporaryDirectory() as folder:
-        rank = functools.partial(_rank, folder=folder, results=folder)
-        mp.start_processes(rank, nprocs=2, start_method="fork")
-        found = [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    fresh.run(_rank, (0, tmp_path), (1, tmp_path))
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     weight = torch.nn.Parameter(torch.eye(6))
     videos = torch.nn.functional.normalize(units(4, 0) @ weight, dim=-1)
     texts = torch.nn.functional.normalize(units(4, 1) @ weight.mT, dim=-1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional
 
+from tests import fresh
 from videollm.models.lf_vila import losses
 
 
@@ -93,8 +93,8 @@ def test_one_process_gathers_nothing() -> None:
     assert losses.gathered(rows) is rows
 
 
-def _one_of_two(rank: int, port: int, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=rank)
+def _one_of_two(rank: int, folder: Path) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meet", world_size=2, rank=rank)
     clips, said = (one.chunk(2)[rank].clone().requires_grad_() for one in (vectors(6, 4, 0), vectors(6, 4, 1)))
     drawn = losses.draw_mtc(6, 4, 2, 2, torch.Generator().manual_seed(2))
     everything = losses.gathered(clips), losses.gathered(said)
@@ -102,23 +102,13 @@ def _one_of_two(rank: int, port: int, folder: str) -> None:
     _, by_video, by_text = losses.global_contrastive(everything[0][:, 0], everything[1][:, 0], 0.05)
     (ordered + by_video + by_text).backward()
     torch.save(
-        {"loss": ordered.detach() + by_video.detach() + by_text.detach(), "grad": clips.grad}, f"{folder}/{rank}"
+        {"loss": ordered.detach() + by_video.detach() + by_text.detach(), "grad": clips.grad}, folder / str(rank)
     )
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.slow
 def test_two_processes_are_one_large_batch(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = torch.multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_one_of_two, args=(rank, port, str(tmp_path))) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(240)
-        assert process.exitcode == 0
+    fresh.run(_one_of_two, (0, tmp_path), (1, tmp_path))
     clips, said = vectors(6, 4, 0).requires_grad_(), vectors(6, 4, 1)
     drawn = losses.draw_mtc(6, 4, 2, 2, torch.Generator().manual_seed(2))
     _, by_video, by_text = losses.global_contrastive(clips[:, 0], said[:, 0], 0.05)
