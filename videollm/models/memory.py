@@ -9,6 +9,8 @@ Notation: T frames, S audio segments, N patches, Q queries, L text tokens, D wid
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import os
 import sys
@@ -370,6 +372,17 @@ def free_linux_bytes(meminfo: Path, cgroup: Path) -> int | None:
 
 
 # ---- whether it fits
+
+
+def give_memory_back() -> None:
+    """To the system, what this process has freed.
+
+    The C library keeps it in pieces between what is still used, too scattered to serve large tensors again: with a
+    little more that stays after each of them, e.g. what is told of a window, a process would grow for ever.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # not every C library has it
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def require_fit(

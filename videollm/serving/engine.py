@@ -11,10 +11,8 @@ takes one step: neither a long prompt nor a long answer holds up the others.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import queue
-import sys
 import threading
 import time
 from collections import deque
@@ -36,7 +34,7 @@ from videollm.media.sampling import FrameSampling, SoundSampling
 from videollm.media.source import Limits
 from videollm.messages import Message, ToolCallPart, ToolResultPart
 from videollm.models import hub
-from videollm.models.memory import free_bytes, token_cache_bytes
+from videollm.models.memory import free_bytes, give_memory_back, token_cache_bytes
 from videollm.moments.embed import SightEncoder, load_sight_encoder
 from videollm.tools.router import Router
 
@@ -434,7 +432,7 @@ class Engine:
         for conversation_id in conversation_ids:
             self._sessions.pop(conversation_id, None)
         if conversation_ids and time.monotonic() >= self._trimmed + TRIM_SECONDS:
-            _give_memory_back()
+            give_memory_back()
             self._trimmed = time.monotonic()
 
     def ask(
@@ -587,13 +585,6 @@ class Engine:
 def _state(session: ChatSession) -> tuple[tuple[Message, ...], tuple[ClipCoverage, ...], int]:
     """What whoever ordered it keeps of a conversation: its words, what was seen and heard, its memory."""
     return session.messages, session.coverage, session.memory_bytes
-
-
-def _give_memory_back() -> None:
-    """The C library keeps what is freed, in pieces too scattered to use again: under load it would grow for ever."""
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):  # not every C library has it
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 class _NobodyListens(BaseException):

@@ -299,10 +299,13 @@ def _sampling(crew: Crew, settings: IndexSettings) -> WindowSampling:
 
 def _moments(opened: OpenWindows, crew: Crew, settings: IndexSettings, progress: Progress | None) -> list[Moment]:
     """All windows of a video, a batch at a time; of their pictures and sounds nothing is kept."""
+    from videollm.models.memory import give_memory_back
+
     moments: list[Moment] = []
     total = len(opened.file.spans)
     for number, group in groupby(opened, key=lambda window: window.index // settings.batch_windows):
         moments += _described(list(group), crew, number)
+        give_memory_back()
         if progress is not None:
             progress(min((number + 1) * settings.batch_windows, total), total)
     return moments
