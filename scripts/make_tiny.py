@@ -16,10 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("vision", "audio", "dialogues", "stage1", "stage2")
-STEPS = (
-    "lookups", "questions", "cuts", "follows", "dialogues", "stage1", "stage2",
-    "calls", "tools", "tools_on",
-)  # fmt: skip
+STEPS = ("lookups", "questions", "cuts", "follows", "dialogues", "stage1", "stage2", "tools")
 """After the decoder's text, one after the other."""
 
 

@@ -1,13 +1,20 @@
 """What the conversation objective computes: the model's loss per target token, with every branch in every batch."""
 
+import numpy as np
 import pytest
 import torch
 
 from tests.small_model import drawn_clip, small_model
+from videollm.clips import Clip, Frames
 from videollm.data.collate import Collate
+from videollm.data.world_samples import answer_ids, answer_labels
+from videollm.data.world_tools import ToolTurn, encode_tool_turns
 from videollm.messages import MediaPart, assistant, user
+from videollm.models import hub
 from videollm.training.freeze import freeze
-from videollm.training.objectives import ConversationObjective
+from videollm.training.features import _pairs
+from videollm.training.objectives import ConversationObjective, ToolObjective, _Conversations
+from videollm.training.tiny import build_tiny
 
 SHOWN = {"words": {}, "film": {"sound_seconds": 0}, "sound": {"frames": 0}, "both": {}}
 
@@ -124,3 +131,73 @@ def test_kept_states_give_the_loss_of_pixels(made):
             states.append({**row, "videos": videos, "sounds": sounds})
     torch.testing.assert_close(kept(**collate(states))["loss"], objective(**collate(rows))["loss"])
     kept(**collate(states[2:]))["loss"].backward()  # empty clips are of kept states, too
+
+
+@pytest.fixture(scope="module")
+def calling():
+    """`tiny` before it learns to call, its objective, and a batch: a call, an answer from words, one without calls."""
+    model, processor = build_tiny(0, hub.find("tiny"), tools=True)
+    freeze(model, "tools")
+    model.language_model.set_attn_implementation("eager")
+    objective = ToolObjective(model, processor.call_token_ids).train()
+    config, draw = model.config, torch.Generator().manual_seed(0)
+
+    def shown(kind):
+        if kind == "video":
+            size = (4, config.num_query_tokens, config.qformer_config.hidden_size)
+        else:
+            size = (4, config.audio_config.projection_dim)
+        return torch.randn(size, generator=draw), torch.arange(4.0)
+
+    turn = ToolTurn(
+        "narrate", "what happens from 0:10 to 0:20?", "[0:10-0:14] a red star grows.", "narrate 0:10 0:20",
+        "[0:10-0:14] a red star grows.",
+    )  # fmt: skip
+    items = []
+    for answered in (False, True):
+        told = encode_tool_turns(processor, 60.0, [turn], True, answered)
+        media = {kind: [shown(kind) for other, _ in told.shown if other == kind] for kind in ("video", "audio")}
+        items.append((told.input_ids, told.labels, _pairs(told.said_again), media, False))
+    clip = Clip("clip", "video", "", 4.0, Frames(np.zeros((1, 1, 1, 3), np.uint8), np.zeros(1), 4.0))
+    said = [user("what is it?", [MediaPart("clip")]), assistant("a star.", answer_ids(processor.tokenizer, "a star."))]
+    ids = processor.render(said, {"clip": clip}, add_generation_prompt=False).input_ids
+    items.insert(1, (ids, answer_labels(ids, processor), _pairs([]), {"video": [shown("video")], "audio": []}, True))
+    given = [
+        {"input_ids": one[0], "labels": one[1], "said_again": one[2], "videos": one[3]["video"],
+         "sounds": one[3]["audio"], "rehearsed": one[4]}
+        for one in items
+    ]  # fmt: skip
+    return objective, Collate(processor.tokenizer.pad_token_id)(given)
+
+
+def test_rows_keep_their_own_clips(calling):
+    objective, batch = calling
+    soft = torch.arange(2.0)[:, None, None].expand(2, objective.model.config.num_video_query_tokens, 3)
+    heard = torch.full((1, objective.model.config.num_audio_query_tokens, 3), 7.0)
+    whole = _Conversations(
+        batch["input_ids"], batch["attention_mask"], batch["labels"], batch["said_again"], soft, heard
+    )
+    first, other = (whole.of(torch.tensor(rows), objective.model.config) for rows in ([2, 0], [1]))
+    assert first.video.unique().tolist() == [0.0] and first.sound.unique().tolist() == [7.0]
+    assert other.video.unique().tolist() == [1.0] and other.sound is None
+    assert other.input_ids.shape[1] == int(batch["attention_mask"][1].sum())
+
+
+def test_what_is_said_without_calls_is_held_and_the_rest_is_learned(calling):
+    objective, batch = calling
+    before = {name: value.clone() for name, value in objective.model.state_dict().items()}
+    optimizer = torch.optim.Adam([one for one in objective.parameters() if one.requires_grad], 2e-3)
+    losses = []
+    for _ in range(4):
+        optimizer.zero_grad()
+        loss = objective(**batch)["loss"]
+        loss.backward()
+        optimizer.step()
+        losses.append((float(loss.detach()), float(objective.metrics["changed"])))
+        looks = {name: float(value) for name, value in objective.metrics.items() if name.startswith("looks")}
+        assert all(0 < value < 1 for value in looks.values()) and len(looks) == 4
+    assert losses[0][1] < 0.01 < losses[1][1], "at first nothing but what the tokens for calls, still random, take"
+    assert losses[-1][0] < losses[0][0]
+    changed = {name for name, value in objective.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith(("language_model", "lm_head")) for name in changed)
+    assert not any("_before" in name for name, _ in objective.named_parameters())

@@ -18,6 +18,7 @@ from videollm.training.parts import (
     save_parts,
     trained_state,
 )
+from videollm.training.tiny import build_tiny
 
 
 class Held(nn.Module):
@@ -151,3 +152,28 @@ def test_parts_of_a_smaller_vocabulary_fill_its_beginning(tmp_path):
     save_parts(larger, tmp_path)
     with pytest.raises(ConfigError, match=f"of {len(words) + 1}x"):
         load_parts(held, tmp_path)
+
+
+def test_a_decoder_with_more_heads_does_what_it_did(tmp_path):
+    """Also where what was trained is low-rank updates."""
+    model, _ = build_tiny(0, hub.find("tiny"))
+    grown, _ = build_tiny(1, hub.find("tiny"), tools=True)
+    rank = torch.Generator().manual_seed(0)
+    updates = {}
+    for name, weight in model.language_model.named_parameters():
+        if name.endswith(("q_proj.weight", "o_proj.weight", "up_proj.weight")):
+            stem = f"model.language_model.{name.removesuffix('.weight')}"
+            updates[f"{stem}.lora_A.default.weight"] = torch.randn(2, weight.shape[1], generator=rank) * 0.1
+            updates[f"{stem}.lora_B.default.weight"] = torch.randn(weight.shape[0], 2, generator=rank) * 0.1
+    save_parts({f"model.{name}": value for name, value in model.named_parameters()}, tmp_path / "whole")
+    save_parts(updates, tmp_path / "updates", 2.0)
+    ids = torch.randint(5, 500, (1, 12), generator=rank)
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        for folder in ("whole", "updates"):
+            for one in (model, grown):
+                load_parts(Held(one), tmp_path / folder)
+            found = [one(input_ids=ids).logits[..., : before.shape[-1]] for one in (model, grown)]
+            torch.testing.assert_close(found[1], found[0], atol=2e-5, rtol=1e-5)
+        assert (found[0] - before).abs().max() > 0.1
+    assert grown.config.text_config.num_attention_heads == 2 * model.config.text_config.num_attention_heads

@@ -2,7 +2,9 @@
 
 A film is many scenes, of which a model sees a few frames. Whoever asks about a moment of it is answered from a stretch
 that `look` or `listen` shows; whoever asks for a moment, from what `search` finds; `narrate` and `chapters` tell of
-longer stretches. A call is the tool's name with the times or the words of the question, as they stand there.
+longer stretches. A call is the tool's name with the times or the words of the question, as they stand there; an answer
+from words says those again that tell it, in their order, so that one mechanism, saying again what once followed, does
+for both.
 
 `tool_turns` makes conversations to learn from, about scenes of which features are kept; the wordings kept for testing
 ask about real files (`videollm.evaluation.tool_use`).
@@ -11,7 +13,7 @@ ask about real files (`videollm.evaluation.tool_use`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -227,6 +229,39 @@ def at_moment(question: str, time: str, rng: np.random.Generator, held_out: bool
     return _one_of(AT, rng, held_out).format(question=bare, time=time, end=end)
 
 
+_SOUNDING = ("b", "c", "d", "f", "g", "h", "l", "m", "n", "p", "r", "s", "t", "v", "w", "br", "cl", "st", "th", "tr")
+_OPEN = ("a", "e", "i", "o", "u", "ea", "ee", "ou", "y")
+_CLOSING = ("", "n", "r", "s", "t", "l", "ct", "nd", "rly", "ck", "ght")
+
+
+def _unknown_words(rng: np.random.Generator) -> str:
+    """One word or two that mean nothing, as most words of people do to a vocabulary of a thousand."""
+    words = []
+    for _ in range(1 if rng.random() < 0.7 else 2):
+        syllables = 1 if rng.random() < 0.6 else 2
+        words.append("".join(_pick(rng, part) for _ in range(syllables) for part in (_SOUNDING, _OPEN, _CLOSING)))
+    return " ".join(words)
+
+
+def with_unknown_words(question: str, kept: Sequence[str], rng: np.random.Generator) -> str:
+    """A question with words somewhere that are none, mostly before a time; those that a call says again stay together.
+
+    Args:
+        question: the words.
+        kept: runs of words that nothing may come between.
+    """
+    words = question.split(" ")
+    places = list(range(1, len(words) + 1)) if question[-1:] not in "?." else list(range(1, len(words)))
+    times = [place for place in places if any(letter.isdigit() for letter in words[min(place, len(words) - 1)])]
+    place = _pick(rng, times) if times and rng.random() < 0.7 else _pick(rng, places or [0])
+    if times and place in times and rng.random() < 0.5 and words[place - 1] in ("at", "around", "about"):
+        found = [*words[: place - 1], _unknown_words(rng), *words[place:]]
+    else:
+        found = [*words[:place], _unknown_words(rng), *words[place:]]
+    said = " ".join(found)
+    return said if all(run in said for run in kept) else question
+
+
 def ask_look(
     scene: Scene, picture: talk.Picture, rng: np.random.Generator, time: str, held_out: bool = False
 ) -> tuple[str, talk.Question]:
@@ -286,8 +321,8 @@ def name_of(thing: Any) -> str:
 
 
 def moves_of(thing: Any) -> str:
-    """``It moves left.``"""
-    return f"It {talk._MOVES[thing.motion]}."
+    """``The red star moves left.``"""
+    return f"The {name_of(thing)} {talk._MOVES[thing.motion]}."
 
 
 # --- to learn from ----------------------------------------------------------------------------------------------------
@@ -334,9 +369,19 @@ class ToolTurns:
         """(how long the film is, seconds; one to three turns)."""
         lasts = float(np.exp(rng.uniform(np.log(45), np.log(3500))))
         turns = [self._turn(rng, lasts)]
-        if rng.random() < 0.4:
+        if rng.random() < 0.25:
             turns += self._following(turns[0], rng) or [self._turn(rng, lasts)]
-        return lasts, turns
+        return lasts, [self._blurred(turn, rng) for turn in turns]
+
+    def _blurred(self, turn: ToolTurn, rng: np.random.Generator) -> ToolTurn:
+        """The turn, sometimes with words in the question that the vocabulary does not have."""
+        if turn.call is None or rng.random() < 0.65:
+            return turn
+        rest = turn.call.split(" ", 1)[1:]
+        kept = [word for run in rest for word in ([run] if turn.call.startswith("search") else run.split())]
+        kept += [f" {thing} {shape}" for thing in COLOURS for shape in SHAPES if f" {thing} {shape}" in turn.question]
+        kept += [word for word in (*COLOURS, *SHAPES, "part", "chapter") if word in turn.question]
+        return replace(turn, question=with_unknown_words(turn.question, kept, rng))
 
     def _turn(self, rng: np.random.Generator, lasts: float) -> ToolTurn:
         kinds = list(_SHARES)
@@ -464,7 +509,8 @@ class ToolTurns:
             return all(name_of(one) != name for one in scene.things)
 
         told, _ = self._hits(rng, lasts, None if rng.random() < 0.08 else found, other)
-        there = acting(thing) in told.lower() or f"{name} appears and {acting(thing).split(name)[1].strip()}" in told
+        moves = talk._MOVES[thing.motion]
+        there = any(f"{name} {seen}" in told.lower() for seen in (moves, f"appears and {moves}"))
         return ToolTurn("how", ask_how(name, rng), moves_of(thing) if there else NOT_FOUND, f"search {name}", told)
 
     def _sentence(self, rng: np.random.Generator) -> str:
@@ -476,37 +522,35 @@ class ToolTurns:
         end = start + float(rng.integers(8, 21))
         question = ask_between(start, end, rng)
         call = f"narrate {clock(start)} {clock(end)}"
-        lines, said, at = [], [], start
+        lines, at = [], start
         while at < end - 1 and len(lines) < 4:
-            sentence, stop = self._sentence(rng), min(end, at + float(rng.integers(2, 9)))
+            stop = min(end, at + float(rng.integers(2, 9)))
             tenths = ".5" if stop < end and rng.random() < 0.3 else ""
-            lines.append(f"[{clock(at)}-{clock(stop)}{tenths}] {sentence}")
-            said.append(sentence.rstrip("."))
+            lines.append(f"[{clock(at)}-{clock(stop)}{tenths}] {self._sentence(rng)}")
             at = stop
-        answer = ", then ".join(said) + "."
-        return ToolTurn("narrate", question, answer[:1].upper() + answer[1:], call, "\n".join(lines))
+        told = "\n".join(lines)
+        return ToolTurn("narrate", question, told.lower(), call, told)
 
     def _part(self, kind: Kind, rng: np.random.Generator, lasts: float) -> ToolTurn:
         count = int(rng.integers(2, 9))
         edges = [0.0, *sorted(float(int(one)) for one in rng.uniform(5, lasts, count - 1)), lasts]
-        lines, titles = [], []
-        for start, end in pairwise(edges):
+        lines: list[str] = []
+        for number, (start, end) in enumerate(pairwise(edges), 1):
             clip, scene = self._scene(rng, lambda scene: scene.kind in ("one", "two", "cut", "entry") and scene.timed)
-            titles.append(self._told(rng, clip, scene, full=False))
-            lines.append(f"[{clock(start)}-{clock(end)}] {titles[-1]}")
+            lines.append(f"part {number} [{clock(start)}-{clock(end)}] {self._told(rng, clip, scene, full=False)}")
         told = _fitting("\n".join(lines), rng)
         whole = max(1, sum(told.startswith("\n".join(lines[: n + 1])) for n in range(count)))
         number = int(rng.integers(min(whole, count, len(_NTH))))
         question = ask_part(kind, number, rng)
-        answer = f"At {clock(edges[number])}." if kind == "part_begins" else titles[number]
-        return ToolTurn(kind, question, answer, "chapters", told)
+        answer = lines[number].split("]")[0] + "]" if kind == "part_begins" else lines[number]
+        return ToolTurn(kind, question, answer.lower(), "chapters", told)
 
     def _none(self, rng: np.random.Generator, lasts: float) -> ToolTurn:
         _, question, answer = talk.outside(rng)
         return ToolTurn("none", talk.polite(question, rng), answer)
 
 
-LONGEST_RESULT_CHARACTERS = 330
+LONGEST_RESULT_CHARACTERS = 500
 """Of what is told in training: about what the context has room for."""
 
 
@@ -531,49 +575,78 @@ _STRETCH = Frames(np.zeros((1, 1, 1, 3), np.uint8), np.zeros(1), 0.0)
 _SILENCE = Waveform(np.zeros((1, 1), np.float32), 16000)
 
 
-def encode_tool_turns(
-    processor: Any, lasts: float, turns: Sequence[ToolTurn], heard: bool
-) -> tuple[list[int], list[int], list[tuple[int, int]]]:
-    """Token ids and labels of a conversation about a film, and which places say again what stands at which.
+@dataclass(frozen=True)
+class EncodedTurns:
+    """A conversation about a film as `tiny` learns from it.
 
-    Calls, answers and their ends are learned. A call says again words of the question, an answer some of what was told.
+    Attributes:
+        input_ids, labels: as many; calls, answers and their ends are learned.
+        said_again: pairs of places; the first one says again the token at the second.
+        shown: of what stands in the prompt, in its order: "video" or "audio", and the number of the turn whose stretch
+            it is; None: it is of the film.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    said_again: list[tuple[int, int]]
+    shown: list[tuple[str, int | None]]
+
+
+def encode_tool_turns(
+    processor: Any, lasts: float, turns: Sequence[ToolTurn], heard: bool, answered: bool = True
+) -> EncodedTurns:
+    """A conversation about a film as tokens: what the model's template shows when the last turn is to be answered.
+
+    A call says again words of the question, an answer some of what was told. What stood before something that a tool
+    gave back is not shown with it, so nothing is learned of it here.
 
     Args:
         processor: of a model that calls tools.
         lasts: how long the film is, in seconds.
         turns: of it.
         heard: whether its sound is shown, too.
+        answered: up to the last answer; otherwise to the call of the last turn.
     """
     film = Frames(np.zeros((2, 1, 1, 3), np.uint8), np.array([0.0, lasts]), lasts)
-    clips = {"film": _clip(film, heard), "video": _clip(_STRETCH, False), "audio": _clip(None, True)}
+    clips = {"film": _clip(film, heard)}
     call_id = processor.call_token_ids[0]
     messages: list[Message] = []
+    tells: list[bool] = []
     for number, turn in enumerate(turns):
         messages.append(user(turn.question, [MediaPart("film")] if number == 0 else []))
         if turn.call is not None:
             words = processor.tokenizer(turn.call, add_special_tokens=False)["input_ids"]
             call = ToolCallPart(turn.call.split()[0], {}, str(number), (call_id, *words))
-            shown = () if turn.shows is None else (MediaPart(turn.shows, turn.shows),)
             messages.append(Message("assistant", (call,)))
+            tells.append(True)
+            if number == len(turns) - 1 and not answered:
+                break
+            shown = () if turn.shows is None else (MediaPart(str(number), turn.shows),)
+            clips[str(number)] = _clip(_STRETCH, False) if turn.shows == "video" else _clip(None, True)
             messages.append(Message("tool", (ToolResultPart(call.call_id, turn.told), *shown)))
         messages.append(assistant(turn.answer, answer_ids(processor.tokenizer, turn.answer)))
-    ids = processor.render(messages, clips, add_generation_prompt=False).input_ids
-    labels = answer_labels(ids, processor)
-    tells = [flag for turn in turns for flag in ((True, turn.shows is None) if turn.call is not None else (False,))]
-    return ids, labels, _said_again(processor, ids, labels, tells)
+        tells.append(turn.call is not None and turn.shows is None)
+    prompt = processor.render(messages, clips, add_generation_prompt=False)
+    labels = answer_labels(prompt.input_ids, processor)
+    spans = [(span.kind, None if span.clip == "film" else int(span.clip)) for span in prompt.media]
+    return EncodedTurns(prompt.input_ids, labels, _said_again(processor, prompt.input_ids, labels, tells), spans)
 
 
 def _said_again(
     processor: Any, ids: Sequence[int], labels: Sequence[int], tells: Sequence[bool]
 ) -> list[tuple[int, int]]:
-    """(place, earlier place with the same token) for runs of two tokens or more, where calls and answers tell."""
+    """(place, earlier place with the same token) for runs of two tokens or more, where calls and answers tell.
+
+    ``tells`` is about the last calls and answers of all.
+    """
     openings = {*processor.tokenizer.convert_tokens_to_ids(["<user>", "<result>"])}
     call_id = processor.call_token_ids[0]
     edges = [place for place in range(1, len(ids)) if (labels[place] == -100) != (labels[place - 1] == -100)] + [
         len(ids)
     ]
     found: list[tuple[int, int]] = []
-    for (start, end), tell in zip(zip(edges[::2], edges[1::2], strict=False), tells, strict=True):
+    spoken = list(zip(edges[::2], edges[1::2], strict=False))
+    for (start, end), tell in zip(spoken, tells[len(tells) - len(spoken) :], strict=True):
         before = max(place for place in range(start) if ids[place] in openings)
         at = start + 2 if ids[start] == call_id else start
         while tell and at < end:

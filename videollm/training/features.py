@@ -332,7 +332,7 @@ class FeatureSamples(TorchDataset[dict[str, Any]]):
 
 
 class ToolSamples(TorchDataset[dict[str, Any]]):
-    """Conversations in which tools are called, about films of many kept clips; every other one is of `FeatureSamples`.
+    """Conversations in which tools are called, about films of many kept clips; every third one is of `FeatureSamples`.
 
     Of a film the model sees and hears single moments, each of another clip; a stretch that a tool shows is a clip.
 
@@ -356,31 +356,40 @@ class ToolSamples(TorchDataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         self.items.visits += self.first
-        if index % 2:
+        if index % 3 == 0:
             item = self.rest[index]
             shown = {
                 "videos": item["videos"] if item["seen"] else [],
                 "sounds": item["sounds"] if item["heard"] else [],
                 "said_again": _pairs([]),
+                "rehearsed": True,
             }
             return {"input_ids": item["input_ids"], "labels": item["labels"], **shown}
         self.items.visits += 1
         rng = np.random.default_rng([self.items.seed, 37, self.items.visits])
         lasts, turns = self.turns(rng)
         heard = rng.random() < 0.8
-        ids, labels, again = encode_tool_turns(self.items.processor, lasts, turns, heard)
-        if len(ids) > LONGEST_TOOL_TOKENS:
+        answered = turns[-1].call is None or rng.random() < 0.55
+        told = encode_tool_turns(self.items.processor, lasts, turns, heard, answered)
+        if len(told.input_ids) > LONGEST_TOOL_TOKENS:
             turns = turns[:1]
-            ids, labels, again = encode_tool_turns(self.items.processor, lasts, turns, heard)
-        frames, segments = self._film(rng)
-        videos = [(frames, _spread(lasts, len(frames)))]
-        sounds = [(segments, _spread(lasts, len(segments)))] if heard else []
-        for turn in turns:
-            if turn.shows is not None:
-                kept = self.clips[turn.clip]
-                unit, where = ("frame", videos) if turn.shows == "video" else ("segment", sounds)
-                where.append((kept[f"{unit}_states"], kept[f"{unit}_seconds"]))
-        return {"input_ids": ids, "labels": labels, "videos": videos, "sounds": sounds, "said_again": _pairs(again)}
+            told = encode_tool_turns(self.items.processor, lasts, turns, heard, turns[0].call is None)
+        film = dict(zip(("video", "audio"), self._film(rng), strict=True))
+        media: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {"video": [], "audio": []}
+        for kind, number in told.shown:
+            if number is None:
+                media[kind].append((film[kind], _spread(lasts, len(film[kind]))))
+            else:
+                kept, unit = self.clips[turns[number].clip], "frame" if kind == "video" else "segment"
+                media[kind].append((kept[f"{unit}_states"], kept[f"{unit}_seconds"]))
+        return {
+            "input_ids": told.input_ids,
+            "labels": told.labels,
+            "videos": media["video"],
+            "sounds": media["audio"],
+            "said_again": _pairs(told.said_again),
+            "rehearsed": False,
+        }
 
     def _film(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """The states of a film's frames ``(T, Q, D)`` and of its sound ``(S, D)``."""
@@ -400,10 +409,10 @@ class ToolSamples(TorchDataset[dict[str, Any]]):
 
 FILM_MOMENTS = 32
 """Frames, and segments of sound, that `tiny` is shown of a film."""
-LONGEST_TOOL_TOKENS = 232
+LONGEST_TOOL_TOKENS = 304
 
 
-MOST_SAID_AGAIN = 64
+MOST_SAID_AGAIN = 96
 
 
 def _pairs(found: Sequence[tuple[int, int]]) -> torch.Tensor:

@@ -5,7 +5,9 @@ Notation: B batch, T frames, S segments, Q queries, D width, L tokens.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -266,7 +268,7 @@ def _look_for_alike(attention: Any, config: Any) -> None:
 
     Its queries are its keys, in those dimensions only that the rotary positions turn slowly.
     """
-    size = config.hidden_size // config.num_attention_heads
+    size = config.head_dim
     draw = torch.Generator().manual_seed(3)
     alike = torch.randn(size, config.hidden_size, generator=draw) * (2 / config.hidden_size) ** 0.5
     fast = torch.arange(size) % (size // 2) < size // 5
@@ -307,7 +309,14 @@ def _conversation_loss(
     outputs = objective.model(
         inputs_embeds=words if idle is None else words + idle, attention_mask=attention_mask, use_cache=False
     )
-    logits, targets = outputs.logits[:, :-1], labels[:, 1:]
+    return _answers_loss(objective, outputs.logits, labels, weigh, targets_in_step)
+
+
+def _answers_loss(
+    objective: Any, logits: torch.Tensor, labels: torch.Tensor, weigh: str, targets_in_step: Any = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As `_conversation_loss`, of logits ``(B, L, V)``."""
+    logits, targets = logits[:, :-1], labels[:, 1:]
     learned = targets != -100
     each = functional.cross_entropy(logits[learned].float(), targets[learned], reduction="none")
     if weigh == "answers":
@@ -325,6 +334,12 @@ def _conversation_loss(
             objective.metrics["token_right"] = right.float().mean()
             objective.metrics["answer_right"] = _answers_right(learned, right)
     return loss, each.detach(), learned
+
+
+def _starts(labels: torch.Tensor) -> torch.Tensor:
+    """bool ``(B, L)``: where a run of target tokens begins."""
+    learned = labels != -100
+    return learned & ~functional.pad(learned, (1, 0))[:, :-1]
 
 
 def _answers_right(learned: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -533,51 +548,131 @@ class ConversationObjective(nn.Module):
         }
 
 
-class ToolObjective(ConversationObjective):
-    """Conversations with calls. Where one says again what stands before it, some heads are told where to look.
+@dataclass(frozen=True)
+class _Conversations:
+    """Rows of a batch, with the soft tokens of their clips; see `ToolObjective.forward`."""
 
-    Saying again needs two heads behind each other: one that tells each token what stands before it, and one that finds
-    the token behind what was said last. From words alone the decoder does not find the two in 500 steps.
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    labels: torch.Tensor
+    said_again: torch.Tensor
+    video: torch.Tensor | None
+    sound: torch.Tensor | None
+
+    def of(self, rows: torch.Tensor, config: Any) -> _Conversations:
+        """Some of the rows, no longer than they need to be."""
+        length = int(self.attention_mask[rows].sum(1).max())
+        found: list[torch.Tensor | None] = []
+        for token, soft in ((config.video_token_id, self.video), (config.audio_token_id, self.sound)):
+            if soft is not None:
+                ends = ((self.input_ids == token).sum(1) // soft.shape[1]).cumsum(0).tolist()
+                clips = [at for row in rows.tolist() for at in range(ends[row - 1] if row else 0, ends[row])]
+                soft = soft[clips] if clips else None
+            found.append(soft)
+        several = (self.input_ids, self.attention_mask, self.labels)
+        return _Conversations(*(one[rows, :length] for one in several), self.said_again[rows], *found)
+
+
+class ToolObjective(ConversationObjective):
+    """Conversations with calls; those without stay what they were.
+
+    Saying again what stands before it needs two kinds of heads behind each other: some that tell each token what stands
+    before it, and some that find the token behind what was said last. From words alone the decoder does not find them
+    in 500 steps, so heads that have nothing else to do are told where to look. What the model says in conversations
+    without calls is held to what it said when the run began, word by word.
 
     Args:
-        model: with what learns unfrozen.
-        again: whether heads are told.
+        model: with what learns unfrozen, and heads that are free.
+        call_token_ids: of what only conversations with calls have.
+
+    Source: Olsson et al., "In-context Learning and Induction Heads" (2022); Li and Hoiem, "Learning without Forgetting"
+    (2016).
     """
 
-    def __init__(self, model: VideoLlamaForConditionalGeneration, again: bool) -> None:
+    accepts_loss_kwargs = False
+
+    def __init__(self, model: VideoLlamaForConditionalGeneration, call_token_ids: Sequence[int]) -> None:
         super().__init__(model, ("audio", "video"), kept=True)
-        self.again = again
+        self.call_token_ids = list(call_token_ids)
+        # In a tuple, so that it is no part of what is trained, saved or moved.
+        self._before = (copy.deepcopy(model).eval().requires_grad_(False),)
         self._looks: dict[int, torch.Tensor] = {}
-        if not again:
-            return
         for number in (BEFORE_LAYER, *AGAIN_LAYERS):
             attention = model.language_model.model.layers[number].self_attn
             attention.register_forward_hook(lambda _, __, out, number=number: self._looks.update({number: out[1]}))
 
-    def forward(self, input_ids: torch.Tensor, said_again: torch.Tensor, **batch: Any) -> dict[str, torch.Tensor]:
-        """``said_again`` int ``(B, P, 2)``: a place and the earlier one that says the same, -1 where there is no pair.
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        labels: torch.Tensor,
+        said_again: torch.Tensor,
+        rehearsed: torch.Tensor,
+        **media: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """A batch of `videollm.training.features.ToolSamples`. Answers count alike, however long they are.
 
-        The rest: see `ConversationObjective.forward`.
+        Args:
+            said_again: int ``(B, P, 2)``, a place and the earlier one that says the same, -1 where there is no pair.
+            rehearsed: bool ``(B,)``, conversations without calls.
+            media: see `ConversationObjective.forward`.
         """
-        outputs = super().forward(input_ids, **batch)
-        if not self.again:
-            return outputs
+        video, _ = self._soft_tokens("video", _rows(media, None, ("pixel_values", "frame_")), labels.device)
+        sound, _ = self._soft_tokens("audio", _rows(media, None, ("audio_values", "segment_")), labels.device)
+        batch = _Conversations(input_ids, attention_mask, labels, said_again, video, sound)
+        answers = _starts(labels[~rehearsed]).sum().clamp(min=1)
+        losses: list[torch.Tensor] = []
+        if rehearsed.any():
+            losses.append(KEEP_WEIGHT * self._changed(batch.of(rehearsed.nonzero()[:, 0], self.model.config)))
+        # By length, so that less is padded.
+        calling = (attention_mask.sum(1) + rehearsed * attention_mask.shape[1]).argsort()[: int((~rehearsed).sum())]
+        for rows in calling.chunk(2) if len(calling) else ():
+            part = batch.of(rows, self.model.config)
+            share = _starts(part.labels).sum() / answers
+            losses.append(share * _answers_loss(self, self._logits(self.model, part), part.labels, "answers")[0])
+            losses.append(len(rows) / len(calling) * self._looks_elsewhere(part.said_again, part.attention_mask))
+        return {"loss": torch.stack(losses).sum()}
+
+    @staticmethod
+    def _logits(model: VideoLlamaForConditionalGeneration, part: _Conversations) -> torch.Tensor:
+        words = model.embed(part.input_ids, part.video, part.sound)
+        return model(inputs_embeds=words, attention_mask=part.attention_mask, use_cache=False).logits
+
+    def _changed(self, part: _Conversations) -> torch.Tensor:
+        """How far what is said in conversations without calls is from what the model said at first: a divergence."""
+        before = self._before[0].to(part.input_ids.device)
+        with torch.no_grad():
+            first = self._logits(before, part)
+            first[..., self.call_token_ids] = torch.finfo(first.dtype).min
+        told = part.labels[:, 1:] != -100
+        said = functional.log_softmax(self._logits(self.model, part)[:, :-1][told].float(), -1)
+        meant = functional.log_softmax(first[:, :-1][told].float(), -1)
+        far = functional.kl_div(said, meant, reduction="batchmean", log_target=True)
+        self.metrics["changed"] = far.detach()
+        return far
+
+    def _looks_elsewhere(self, said_again: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """How far the heads that are told are from looking where they should."""
+        before = self._looks[BEFORE_LAYER].float().clamp(min=1e-5)
+        loss = before.new_zeros(())
+        for head, back in BEFORE_HEADS.items():
+            real = attention_mask[:, back:].bool()
+            looks = before[:, head].diagonal(-back, 1, 2)[real]
+            loss = loss - 0.1 * looks.log().mean()
+            self.metrics[f"looks_back_{back}"] = looks.detach().mean()
         row, pair = (said_again[..., 0] > 0).nonzero(as_tuple=True)
         place, source = said_again[row, pair].unbind(-1)
-        looks = {number: look[:, COPYING_HEAD].float().clamp(min=1e-5) for number, look in self._looks.items()}
-        before = looks[BEFORE_LAYER].diagonal(-1, 1, 2)
-        real = batch["attention_mask"][:, 1:].bool()
-        outputs["loss"] = outputs["loss"] - 0.1 * before[real].log().mean()
-        self.metrics["looks_before"] = before[real].detach().mean()
         for number in AGAIN_LAYERS if len(place) else ():
-            found = looks[number][row, place - 1, source]
-            outputs["loss"] = outputs["loss"] - 0.3 * found.log().mean()
+            found = self._looks[number][:, AGAIN_HEAD].float().clamp(min=1e-5)[row, place - 1, source]
+            loss = loss - 0.3 * found.log().mean()
             self.metrics[f"looks_again_{number}"] = found.detach().mean()
-        return outputs
+        return loss
 
 
-BEFORE_LAYER, AGAIN_LAYERS, COPYING_HEAD = 1, (2, 3), 7
-"""Layers and head of `tiny` that learn to say again; the first head of two of these layers looks for what is alike."""
+KEEP_WEIGHT = 2.0
+BEFORE_LAYER, AGAIN_LAYERS = 1, (2, 3)
+BEFORE_HEADS, AGAIN_HEAD = {8: 1, 9: 2}, 8
+"""Layers and heads of `tiny` that learn to say again: which look how many tokens back, and which find what was said."""
 
 
 def _rows(

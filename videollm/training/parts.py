@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn import functional
 
 from videollm.errors import ConfigError
 
@@ -24,6 +25,7 @@ Update = tuple[torch.Tensor, torch.Tensor]
 """Factors of what is added to a weight: ``(rank, inputs)`` and ``(outputs, rank)``."""
 _FACTOR = re.compile(r"(.+)\.lora_([AB])\.default\.weight")
 _SCALE = "low_rank_scale"
+_GROWING_ROWS = ("embed_tokens.weight", "q_proj.weight", "k_proj.weight", "v_proj.weight")
 
 
 class Holder(nn.Module):
@@ -99,7 +101,7 @@ def load_parts(objective: nn.Module, folder: str | Path, heads: bool = False) ->
     for name, tensor in added_up({key: value for key, value in tensors.items() if heads or key.startswith("model.")}):
         parameter = parameters.get(name)
         is_update = isinstance(tensor, tuple)
-        if not is_update and parameter is not None:
+        if parameter is not None:
             tensor = _grown(name, tensor, parameter)
         shape = (tensor[1].shape[0], tensor[0].shape[1]) if is_update else tuple(tensor.shape)
         if parameter is None or tuple(getattr(parameter, "ds_shape", parameter.shape)) != shape:
@@ -149,11 +151,26 @@ def added_up(tensors: Mapping[str, torch.Tensor]) -> list[tuple[str, torch.Tenso
     return found
 
 
-def _grown(name: str, tensor: torch.Tensor, parameter: nn.Parameter) -> torch.Tensor:
-    """A vocabulary's vectors, with the model's own for the tokens that it has got since; all else as it is."""
-    if not name.endswith("embed_tokens.weight") or tensor.ndim != 2 or tensor.shape[1:] != parameter.shape[1:]:
+def _grown(name: str, tensor: torch.Tensor | Update, parameter: nn.Parameter) -> torch.Tensor | Update:
+    """A tensor of a model that has got more since, such that it does what it did; all else as it is.
+
+    Tokens that came later have the model's own vectors. Heads that came later look as the model's own do, and what they
+    find counts nothing yet.
+    """
+    if isinstance(tensor, tuple):
+        inputs, outputs = tensor
+        rows, columns = max(parameter.shape[0] - len(outputs), 0), max(parameter.shape[1] - inputs.shape[1], 0)
+        if not name.endswith((*_GROWING_ROWS, "o_proj.weight")):
+            return tensor
+        return functional.pad(inputs, (0, columns)), functional.pad(outputs, (0, 0, 0, rows))
+    if tensor.ndim != 2 or tensor.shape == parameter.shape:
         return tensor
-    return torch.cat([tensor, parameter.detach()[len(tensor) :].to(tensor)])
+    rows, columns = tensor.shape
+    if name.endswith(_GROWING_ROWS) and columns == parameter.shape[1]:
+        return torch.cat([tensor, parameter.detach()[rows:].to(tensor)])
+    if name.endswith("o_proj.weight") and rows == parameter.shape[0] and columns < parameter.shape[1]:
+        return torch.cat([tensor, tensor.new_zeros(rows, parameter.shape[1] - columns)], 1)
+    return tensor
 
 
 def becomes(old: torch.Tensor, new: torch.Tensor | Update, scale: float) -> torch.Tensor:

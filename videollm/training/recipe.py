@@ -28,8 +28,7 @@ class World:
         turns: questions in a conversation.
         weigh: "tokens": every token of every answer alike; "answers": every answer alike (stage decoder).
         words: let facts start out resembling their words (stage decoder; see `DecoderObjective.speak_in_words`).
-        again: tell some heads where to look for what is said again (stage tools); without it tokens for calls begin.
-        first: number of the first conversation (stage tools).
+        first: number of the first conversation (stage tools); without it the tokens for calls begin.
         emphasis: types of question that are asked eight times as often (stage decoder), or three times (stage tools).
         only: the types of question that are asked (stage decoder); without any all.
         kinds: kinds of scenes of which two thirds of the conversations are (stage decoder); without any all alike.
@@ -41,7 +40,6 @@ class World:
     turns: int = 5
     weigh: Literal["tokens", "answers"] = "tokens"
     words: bool = False
-    again: bool = False
     first: int = 0
     emphasis: tuple[str, ...] = ()
     only: tuple[str, ...] = ()

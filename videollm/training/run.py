@@ -85,7 +85,10 @@ def train(recipe: Recipe, resume: bool = True, data: Any = None, pieces: Pieces 
         trainer.add_callback(interrupt)
     if processes.rank():
         torch.manual_seed(recipe.seed + processes.rank())  # not the dropout of the first one again
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    finally:
+        interrupt.leave()
     if interrupt.asked and trainer.state.global_step < recipe.steps:
         raise KeyboardInterrupt
     trainer.save_model()

@@ -22,9 +22,14 @@ session drops the oldest turns, and says so."""
 _LANDMARKS = 4
 
 
-def tiny_config(vocab_size: int, tokens: dict[str, int]) -> VideoLlamaConfig:
+HEADS, HEADS_THAT_CAME_LATER = 8, 8
+"""Of each layer of the decoder; half of them come when the model learns to call tools, and to say again."""
+
+
+def tiny_config(vocab_size: int, tokens: dict[str, int], tools: bool = False) -> VideoLlamaConfig:
     """The architecture of Video-LLaMA, class for class, at about a thousandth of its size."""
     width, small, words = 128, 96, 256
+    heads = HEADS + tools * HEADS_THAT_CAME_LATER
     qformer = {
         "hidden_size": width, "num_attention_heads": 4, "intermediate_size": 4 * width, "num_hidden_layers": 2,
         "cross_attention_frequency": 1, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
@@ -44,7 +49,8 @@ def tiny_config(vocab_size: int, tokens: dict[str, int]) -> VideoLlamaConfig:
         },
         text_config={
             "model_type": "llama", "vocab_size": vocab_size, "hidden_size": words, "intermediate_size": 704,
-            "num_hidden_layers": 4, "num_attention_heads": 8, "max_position_embeddings": CONTEXT_TOKENS,
+            "num_hidden_layers": 4, "num_attention_heads": heads, "num_key_value_heads": heads,
+            "head_dim": words // HEADS, "max_position_embeddings": CONTEXT_TOKENS,
             "tie_word_embeddings": True, "initializer_range": 0.06, "rms_norm_eps": 1e-6,
             "bos_token_id": tokens["<bos>"], "eos_token_id": tokens["<eos>"], "pad_token_id": tokens["<pad>"],
         },
@@ -87,7 +93,7 @@ def build_tiny(
         tokenizer = with_tool_tokens(tokenizer)
     names = ("<bos>", "<eos>", "<pad>", "<video>", "<audio>")
     tokens = dict(zip(names, tokenizer.convert_tokens_to_ids(list(names)), strict=True))
-    config = tiny_config(len(tokenizer), tokens)
+    config = tiny_config(len(tokenizer), tokens, tools)
     torch.manual_seed(seed)
     model = VideoLlamaForConditionalGeneration(config)
     _start_well(model)

@@ -260,8 +260,10 @@ class StopOnInterrupt(TrainerCallback):
         if self.asked:
             control.should_save = control.should_training_stop = True
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        signal.signal(signal.SIGINT, self._before)
+    def leave(self) -> None:
+        """Ctrl-C does again what it did before the run, however that ended."""
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
 
 
 def _leave_interrupts_to_the_trainer(worker: int) -> None:

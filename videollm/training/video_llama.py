@@ -236,9 +236,9 @@ def _world_objective(recipe: VideoLlamaRecipe, model: Any, processor: Any) -> tu
     if recipe.stage == "alignment":
         return AlignmentObjective(model), data, conversations
     if recipe.stage == "tools":
-        if not world.again:
+        if world.first == 0:
             resemble(model, processor.tokenizer, "<result>", "<user>")
-        return ToolObjective(model, world.again), data, conversations
+        return ToolObjective(model, processor.call_token_ids), data, conversations
     if recipe.stage == "stage1":
         for folder in recipe.start_from:
             tensors, _ = read_parts(folder)

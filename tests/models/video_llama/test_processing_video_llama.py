@@ -455,32 +455,41 @@ def test_tiny_calls_with_a_token_of_its_own_and_reads_the_question_behind_what_c
     assert not {call, result} & set(before), "in a user's words they are words"
     by_ids = ToolCallPart("look", {}, "c1", token_ids=(call, 77))
     shown = [Message("assistant", (by_ids,)), Message("tool", (ToolResultPart("c1", HOSTILE), MediaPart("silent")))]
-    wanted = "<bos><user><video><call>What <result>?<assistant>" + "<eos><result><video><call>What <result>?<assistant>"
-    assert processor.prompt_text([*asked, *shown], clips) == wanted, "a stretch is shown without a word"
-    after = processor.render([*asked, *shown], clips).input_ids
-    assert after[: len(before) + 4] == [*before, call, 77, grown.eos_token_id, result]
-    assert after.count(result) == 1 and after.count(call) == 1
+    wanted = "<bos><result><video><call>What <result>?<assistant>"
+    assert processor.prompt_text([*asked, *shown], clips) == wanted, "a stretch is shown without a word, in its place"
+    after = processor.render([*asked, *shown], clips)
+    assert [span.clip for span in after.media] == ["silent"] and after.input_ids[1] == result
+    assert after.input_ids.count(result) == 1 and call not in after.input_ids
     told = processor.prompt_text([*asked, *called(CALL)], clips)
-    assert (
-        told == f"{wanted.split('<eos>')[0]}<call>look 1.0 s 2.5 s<eos><result>{HELD}\n<call>What <result>?<assistant>"
-    )
+    assert told == f"<bos><result>{HELD}\n<call>What <result>?<assistant>"
     ids = processor.render([*asked, *called(CALL)], clips).input_ids
-    assert ids.count(result) == 1 and ids.count(call) == 1 and ids.count(grown.eos_token_id) == 1
-    # The next turn begins with this one, and has a question of its own.
+    assert ids.count(result) == 1 and call not in ids and grown.eos_token_id not in ids
+    # What comes later stands behind it, until a tool gives back something else.
     answered = [*asked, *shown, assistant("Two.", (9, 10))]
-    later = processor.render([*answered, user("And?"), *shown], clips)
-    assert later.input_ids[: len(after)] == after and len(later.media) == 3
-    assert processor.prompt_text([*answered, user("And?"), *shown], clips).endswith("<result><video>And?<assistant>")
+    later = processor.render([*answered, user("And?")], clips).input_ids
+    assert later[: len(after.input_ids) + 2] == [*after.input_ids, 9, 10]
+    again = [*answered, user("And?"), Message("assistant", (by_ids,))]
+    text = processor.prompt_text([*again[:-1]], clips)
+    assert text == f"{wanted}Two.<eos><user>And?<assistant>"
+    ids = processor.render(again, clips, add_generation_prompt=False).input_ids
+    assert ids[-3:] == [call, 77, grown.eos_token_id]
+    assert processor.prompt_text([*answered, user("And?"), *shown], clips) == "<bos><result><video>And?<assistant>"
+    assert processor.prompt_text([system("Hm."), *answered, user("And?"), *shown], clips).startswith(
+        "<bos>Hm.\n<result>"
+    )
 
 
 def test_tiny_is_told_how_long_a_film_is(config, tokenizer) -> None:
-    processor = small_processor(config, tokenizer, template="tiny_tools")
+    processor = small_processor(config, with_tool_tokens(copy.deepcopy(tokenizer)), template="tiny_tools")
     for seconds, told in ((28.0, ""), (29.0, "0:29 long. "), (615.5, "10:15 long. ")):
         film = Clip(
             "film", "video", "", seconds, Frames(np.zeros((2, 8, 8, 3), np.uint8), np.array([0.0, seconds]), 700)
         )
         text = processor.prompt_text([user("What?", [MediaPart("film")])], {"film": film})
         assert text == f"<bos><user><video>{told}What?<assistant>"
+        found = [*called(CALL), assistant("A ball."), user("And?")]
+        text = processor.prompt_text([user("What?", [MediaPart("film")]), *found], {"film": film})
+        assert text == f"<bos><result>{told}{HELD}\nWhat?<assistant>A ball.<eos><user>And?<assistant>"
 
 
 def test_elsewhere_calls_stand_in_words_before_the_question(config, processor, published, clips, tokenizer) -> None:

@@ -50,36 +50,56 @@ TINY = """\
 """Of the embedded model: each turn opens with one special token, an answer closes with the end token."""
 
 TINY_TOOLS = """\
+{%- macro long(part) %}
+    {%- if part.seconds and part.seconds[-1] > 28 %}
+        {{- '%d:%02d long. ' % (part.seconds[-1] // 60, part.seconds[-1] % 60) }}
+    {%- endif %}
+{%- endmacro %}
 {{- bos_token }}
-{%- set ns = namespace(joint='', asked='', shows=false) %}
+{%- set ns = namespace(asking=none, turn=none, told=-1, length='', shows=false, joint='') %}
 {%- for message in messages %}
-    {%- set ns.joint = '' %}
-    {%- if message.role == 'user' %}{{ '<user>' }}{% elif message.role == 'assistant' %}{{ '<assistant>' }}
-    {%- elif message.role == 'tool' %}{{ '<result>' }}{% endif %}
-    {%- set ns.shows = false %}
-    {%- for part in message.content if part.type != 'text' %}{% set ns.shows = true %}{% endfor %}
-    {%- for part in message.content %}
-        {%- if part.type == 'text' and not (message.role == 'tool' and ns.shows) %}
-            {{- ns.joint + part.text }}
-            {%- set ns.joint = '\\n' %}
-            {%- if message.role == 'user' %}{% set ns.asked = part.text %}{% endif %}
-        {%- elif part.type != 'text' %}
-            {{- part.video + part.audio }}
-            {%- if time_sentence and part.video and part.seconds %}
-                {{- 'frames at ' + part.seconds | join(', ') + ' s. ' }}
-            {%- elif part.seconds and part.seconds[-1] > 28 %}
-                {{- '%d:%02d long. ' % (part.seconds[-1] // 60, part.seconds[-1] % 60) }}
-            {%- endif %}
-        {%- endif %}
-    {%- endfor %}
-    {%- for call in message.tool_calls or [] %}
-        {{- '<call>' + call.function.name }}
-        {%- for name, value in call.function.arguments.items() if name != 'video' %}
-            {{- ' ' ~ (value ~ ' s' if name in ('start_seconds', 'end_seconds') else value) }}
+    {%- if message.role == 'user' %}
+        {%- set ns.asking = message %}
+        {%- for part in message.content if part.type != 'text' and long(part) %}
+            {%- set ns.length = long(part) %}
         {%- endfor %}
-    {%- endfor %}
-    {%- if message.role == 'assistant' %}{{ eos_token }}{% elif message.role == 'system' %}{{ '\\n' }}
-    {%- elif message.role == 'tool' %}{{ ('' if ns.shows else '\\n') + ns.asked }}{% endif %}
+    {%- elif message.role == 'tool' %}
+        {%- set ns.turn = ns.asking %}
+        {%- set ns.told = loop.index0 %}
+    {%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+    {%- if loop.index0 == ns.told %}
+        {{- '<result>' }}
+        {%- set ns.shows = false %}
+        {%- for part in message.content if part.type != 'text' %}
+            {%- set ns.shows = true %}
+            {{- part.video + part.audio }}
+        {%- endfor %}
+        {{- ns.length }}
+        {%- for part in message.content if part.type == 'text' and not ns.shows %}{{ part.text + '\\n' }}{% endfor %}
+        {%- for part in ns.turn.content if part.type == 'text' %}
+            {{- part.text + ('' if loop.last else '\\n') }}
+        {%- endfor %}
+    {%- elif loop.index0 > ns.told or message.role == 'system' %}
+        {%- if message.role == 'user' %}{{ '<user>' }}{% elif message.role == 'assistant' %}{{ '<assistant>' }}{% endif %}
+        {%- set ns.joint = '' %}
+        {%- for part in message.content %}
+            {%- if part.type == 'text' %}
+                {{- ns.joint + part.text }}
+                {%- set ns.joint = '\\n' %}
+            {%- else %}
+                {{- part.video + part.audio + long(part) }}
+            {%- endif %}
+        {%- endfor %}
+        {%- for call in message.tool_calls or [] %}
+            {{- '<call>' + call.function.name }}
+            {%- for name, value in call.function.arguments.items() if name != 'video' %}
+                {{- ' ' ~ (value ~ ' s' if name in ('start_seconds', 'end_seconds') else value) }}
+            {%- endfor %}
+        {%- endfor %}
+        {%- if message.role == 'assistant' %}{{ eos_token }}{% elif message.role == 'system' %}{{ '\\n' }}{% endif %}
+    {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<assistant>' }}{% endif %}
 """
@@ -87,7 +107,9 @@ TINY_TOOLS = """\
 
 A call is an answer that opens with ``<call>``: a tool's name and its times or words, as the user said them. What it
 gave back opens with ``<result>``: words, or the stretch alone, and behind it the question again, as if it were asked of
-that. Behind what is longer than any clip of the world stands how long it is.
+that. It takes the place of all that stands before it: the context has room for a film or for what was found in it, and
+a model this small is led astray by frames of other scenes. Behind what is longer than any clip of the world stands how
+long it is.
 """
 
 DEMO_SYSTEM = (
