@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from videollm.moments.ranking import fused, joined, ranks_of
+from videollm.moments.ranking import APART, fused, in_order, joined, pairs_of, ranks_of
 
 
 def window(video: str, start: float, end: float) -> dict[str, object]:
@@ -56,3 +56,24 @@ def test_words_are_shares_of_the_best_fit_and_weak_ones_stay_weak() -> None:
     same = fused({"narrated": {"a1": 8.0, "b1": 4.0}, "heard in words": {"b1": 3.0}}, {}, same_words=True)
     assert same == {"a1": 1.0, "b1": 1.0}
     assert fused({"narrated": {"a1": 0.2}}, {}) == {"a1": pytest.approx(0.2)}
+
+
+def test_words_side_by_side_within_a_sentence() -> None:
+    assert pairs_of("A green Cross. It moves") == {("green", "cross"), ("it", "moves")}
+    assert pairs_of("green") == pairs_of("") == frozenset()
+    assert pairs_of("grün, blau (the Ton)") == {("grün", "blau")}
+
+
+def test_words_in_their_order_fit_better_than_words_apart() -> None:
+    texts = {
+        "apart": "A white cross grows on a green background.",
+        "together": "A green cross moves left.",
+        "one": "A cross on green grows.",
+    }
+    fits = dict.fromkeys(texts, 3.0)
+    for query in ("green cross", "When is the green cross shown?", "find a green cross."):
+        assert in_order(fits, texts, query) == {"apart": 3 * APART, "together": 3.0, "one": 3 * APART}
+    assert in_order(fits, texts, "cross green") == fits, "nobody says so: it tells nothing apart"
+    longer = in_order(fits, texts, "a green cross grows")
+    assert longer["together"] == longer["apart"] > longer["one"], "one pair of two each"
+    assert in_order({}, {}, "green cross") == {} and in_order(fits, texts, "") == fits

@@ -65,6 +65,17 @@ def test_words_find_what_is_narrated_and_heard(store: MomentStore) -> None:
     assert store.search("elephant") == [] and store.search("") == [] and store.search() == []
 
 
+def test_words_that_stand_together_come_first(store: MomentStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "POOL", 2)
+    others = [moment(2 * number, "A white cross grows on a green background.", "a tone") for number in range(6)]
+    put(store, "crosses.mp4", *others, moment(12, "A small green cross moves left and a red star up.", "a green cross"))
+    for query in ("green cross", "When is the green cross shown?"):
+        (hit, *_) = store.search(query, paths=["crosses.mp4"])
+        assert hit.start_seconds == 48.0, "of more than are kept"
+    (hit, *_) = store.search("white cross")
+    assert hit.narration == "A white cross grows on a green background."
+
+
 def test_vectors_find_by_their_angle(store: MomentStore) -> None:
     (hit, *_) = store.search(vectors={"seen": 5 * axis(4, 8) + 0.1})
     assert (hit.path, hit.start_seconds) == ("it's a garden.mp4", 16.0) and hit.why == {"seen": 1}

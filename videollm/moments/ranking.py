@@ -3,11 +3,16 @@
 Ways of finding do not fit on one scale: a cosine of 0.5 is much for one encoder and nothing for another. A vector's fit
 is therefore counted from what is usual for this query, in standard deviations over a sample of all windows; a fit of
 words as a share of the best one. Scores are the weighted mean of both.
+
+BM25 does not know of order: "green cross" fits a white cross on a green ground as well as a green cross. So words that
+stand next to each other in the query and in the text count beside it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from videollm.moments.moment import Found, Reason
@@ -18,6 +23,8 @@ LITTLE = 1.0
 """A full-text fit (BM25) below is that of words which are everywhere; fits are shares of at least this."""
 ABOUT_AS_WELL = 0.1
 """A window is joined to a better one that it overlaps where its score is at most so much lower; else it is left out."""
+APART = 0.5
+"""So much of its full-text fit is left to a text in which none of the query's words stand side by side."""
 IN_WORDS: tuple[Reason, ...] = ("narrated", "heard in words")
 
 Fits = Mapping[Reason, Mapping[str, float]]
@@ -30,6 +37,31 @@ def ranks_of(fits: Mapping[str, float]) -> dict[str, int]:
     for place, fit in enumerate(sorted((round(fit, 6) for fit in fits.values()), reverse=True), 1):
         first.setdefault(fit, place)
     return {key: first[round(fit, 6)] for key, fit in fits.items()}
+
+
+def pairs_of(words: str) -> frozenset[tuple[str, str]]:
+    """Words that stand side by side within a sentence, articles left out."""
+    sentences = (re.findall(r"[^\W_]+", part) for part in re.split(r"[.;:!?()\n]", words.casefold()))
+    told = ([word for word in sentence if word not in ("a", "an", "the")] for sentence in sentences)
+    return frozenset(pair for sentence in told for pair in pairwise(sentence))
+
+
+def in_order(fits: Mapping[str, float], texts: Mapping[str, str], words: str) -> dict[str, float]:
+    """Full-text fits by which a text that has the query's words side by side comes before one that has them apart.
+
+    Pairs of words that stand in none of the texts are those of the question ("when is"), and do not count.
+
+    Args:
+        fits: of the texts that were found, by id.
+        texts: these texts.
+        words: the query.
+    """
+    pairs = pairs_of(words)
+    there = {key: pairs & pairs_of(texts[key]) for key in fits}
+    known = len(frozenset().union(*there.values()))
+    if not known:
+        return dict(fits)
+    return {key: fit * (APART + (1 - APART) * len(there[key]) / known) for key, fit in fits.items()}
 
 
 def fused(ways: Fits, usual: Usual, same_words: bool = False) -> dict[str, float]:

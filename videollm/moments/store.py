@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
+from heapq import nlargest
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ SAMPLE = 1000
 """Windows from which it is known what is usual."""
 POOL = 200
 """How many of each way of finding are ranked together."""
+READ = 1000
+"""Texts that are read for them: full-text fits do not tell those in which the words stand in the query's order."""
 
 SCHEMES = ("s3", "gs", "az")
 """Object stores that an index may lie in; keys and regions come from the environment, as for the stores' own tools."""
@@ -325,7 +328,11 @@ class MomentStore:
             for column, way in _WORDS.items():
                 plain = _plain(said.get(way) or "")
                 if plain:
-                    collect(way, self._moments.search(plain, query_type="fts", fts_columns=column), where, POOL)
+                    collect(way, self._moments.search(plain, query_type="fts", fts_columns=column), where, READ)
+                    texts = {key: rows[key][column] for key in ways[way]}
+                    fits = ranking.in_order(ways[way], texts, said[way])
+                    # By id where they fit equally well: the index gives these in any order.
+                    ways[way] = dict(nlargest(POOL, fits.items(), key=lambda one: (round(one[1], 6), one[0])))
             for kind, vector in (vectors or {}).items():
                 usual[kind] = self._usual(kind, vector)
                 query = near(kind, vector)
@@ -335,7 +342,7 @@ class MomentStore:
                 collect(kind, query.minimum_nprobes(PROBES).maximum_nprobes(most), where, POOL)
             # What is near in one sense need not be among the nearest in the other: how near it is there decides.
             for kind, vector in vectors.items() if vectors and len(vectors) > 1 else ():
-                missing = [key for key in rows if key not in ways[kind]]
+                missing = sorted({key for fits in ways.values() for key in fits} - ways[kind].keys())
                 if missing:
                     those = f"id IN ({', '.join(map(_quoted, missing))})"
                     collect(kind, near(kind, vector).bypass_vector_index(), [those], len(missing))
