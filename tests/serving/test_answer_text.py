@@ -126,7 +126,8 @@ def test_calls_of_tools_are_folded_before_the_words():
     assert [message["role"] for message in shown] == ["user", *["assistant"] * 3, "user", "assistant"]
     assert ["metadata" in message for message in shown] == [False, True, True, False, False, False]
     assert read(shown[3]["content"]).endswith(
-        "Rests on [<0:12|12>-<0:16|16>] of a.mp4 (narrated) [0:01-0:02] of b.mp4 (retrieved).</small>"
+        "Rests on [<0:12|12>-<0:16|16>] of a.mp4 (narrated) [<0:00|0>-<1:30|90>] of a.mp4 (seen) [0:01-0:02] of b.mp4 "
+        "(retrieved).</small>"
     )
     assert [question_of(index, exchanges) for index in range(7)] == [0, 0, 0, 0, 1, 1, 2]
     text = as_markdown("tiny", ["a.mp4"], exchanges)

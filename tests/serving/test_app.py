@@ -19,6 +19,7 @@ from videollm.serving.access import NO_KEY, SHORTEST_KEY_CHARACTERS, hosts_for, 
 from videollm.serving.app import routes, service
 from videollm.serving.errors_to_status import STATUS, status_of
 from videollm.serving.model_worker import ModelWorker
+from videollm.serving.protocol import ChatRequest
 from videollm.serving.uploads import UploadStore
 
 TALL = {"max_tokens": 400, "temperature": 1.5, "seed": 3}
@@ -153,6 +154,27 @@ def test_tools_are_called_by_the_service_itself(served, clip):
         assert without.rounds == [] and without.choices[0].message.content == alone(clip, "tools?", max_new_tokens=8)[0]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_field_lets_the_model_call_them(served, clip, monkeypatch, stream):
+    """The model's choice is put into its mouth; the rest is real."""
+    chosen = ["look", None, "answer", None]  # each time with the question and without
+    monkeypatch.setattr(
+        "videollm.chat.choice._scores", lambda *given: dict.fromkeys(given[-1], 0.0) | {chosen.pop(0): 9.0}
+    )
+    options = {"model": "small", "messages": [shown(clip, "what is at 0:01?")], "max_tokens": 4}
+    answer = served.client.chat.completions.create(**options, stream=stream, extra_body={"service_tools": True})
+    if stream:
+        pieces = list(answer)
+        told = [piece.model_extra["round"]["type"] for piece in pieces if "round" in piece.model_extra]
+        assert told == ["tool_call", "tool_result"]
+        answer = next(piece for piece in pieces if piece.choices[0].finish_reason is not None)
+    call, result = answer.rounds
+    assert (call["name"], call["arguments"]["start_seconds"]) == ("look", 0.0) and "frames" in result["content"]
+    assert answer.used[0]["how"] == "seen" and not chosen
+    none = ChatRequest(model="small", messages=QUESTION, service_tools=True, tool_choice="none")
+    assert not none.calls_tools and not ChatRequest(model="small", messages=QUESTION).calls_tools
+
+
 def function(parameters=None, name="weather"):
     about = {"name": name, "description": "Tell the weather."}
     return {"type": "function", "function": about if parameters is None else about | {"parameters": parameters}}
@@ -271,7 +293,8 @@ def test_the_same_file_in_another_conversation_is_not_encoded_again(clip):
 
 def test_the_model_is_listed(served):
     assert [model.id for model in served.client.models.list()] == ["small"]
-    assert served.client.models.retrieve("small").owned_by == "videollm"
+    one = served.client.models.retrieve("small")
+    assert one.owned_by == "videollm" and one.hears is True and one.calls_tools is False
     with pytest.raises(openai.NotFoundError):
         served.client.models.retrieve("gpt-4o")
 

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -273,6 +274,25 @@ def test_a_failed_question_is_one_sentence_and_goes_back_into_the_box(visit, pag
     assert "control character" in last and "Traceback" not in last
     assert updates[-1]["success"]
     assert visit.done("question", "submit", "what is it", 0, 1, 24, False)[-1]["success"]
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_models_that_learned_to_call_tools_may_do_so_unless_told_otherwise(monkeypatch, trained):
+    monkeypatch.setattr(type(MODEL[1]), "calls_tools", trained)
+    choices = [ModelChoice("small"), ModelChoice("other")]
+    worker, store = ModelWorker(choices[0], load=lambda choice, tell: MODEL).start(), UploadStore()
+    page, visitor = Page(worker, store, choices), SimpleNamespace(cookies={"videollm": "a" * 43})
+
+    async def last(updates):
+        return {name: value async for update in updates for name, value in update.items()}
+
+    try:
+        for updates in (page.load(visitor), page.switch("other", "full precision", visitor)):
+            shown = asyncio.run(last(updates))
+            assert shown["calls"].value is trained and ("calls tools" in shown["model"]) is trained
+    finally:
+        worker.close(0)
+        store.close()
 
 
 def test_calls_of_tools_are_streamed_folded_before_the_words(visit, pages, monkeypatch):

@@ -72,8 +72,9 @@ def footnote(answer: Answer) -> str:
 
 
 def receipts(answer: Answer) -> list[Evidence]:
-    """The stretches that tools told of for an answer, in their order; what was shown stands in the coverage."""
-    return list(dict.fromkeys(one for one in answer.used if one.how in ("narrated", "retrieved")))
+    """The stretches that an answer with calls of tools rests on; of another, those that tools told of before: what was
+    shown stands in the coverage."""
+    return list(dict.fromkeys(one for one in answer.used if answer.rounds or one.how in ("narrated", "retrieved")))
 
 
 def _receipt(one: Evidence, views: Mapping[str, ClipView]) -> str:

@@ -172,7 +172,8 @@ def routes(
 
     async def _model() -> dict[str, Any]:
         runtime = await worker.ready()
-        return {"id": runtime.choice.name, "object": "model", "created": 0, "owned_by": "videollm"}
+        about = {"id": runtime.choice.name, "object": "model", "created": 0, "owned_by": "videollm"}
+        return {**about, "hears": runtime.hears, "calls_tools": runtime.calls_tools}
 
     @app.post(
         "/v1/media", tags=["media"], status_code=201,

@@ -36,7 +36,7 @@ from videollm.messages import Message, ToolCallPart, ToolResultPart
 from videollm.models import hub
 from videollm.models.memory import free_bytes, give_memory_back, token_cache_bytes
 from videollm.moments.embed import SightEncoder, load_sight_encoder
-from videollm.tools.router import Router
+from videollm.tools.router import Router, ToolLimits
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +100,7 @@ class WorkerLimits:
         undecoded: files that wait for that; one more is refused.
         new_tokens: of one answer, whatever is asked for.
         frames: looked at of one clip, whatever is asked for.
+        tool_seconds: a call of a tool ends then; the first search of a long video looks through all of it.
         silent_seconds: a model's process that says nothing for so long is ended, and started again.
         loading_seconds: the same, while it loads a model.
         media: what one file may cost.
@@ -117,6 +118,7 @@ class WorkerLimits:
     undecoded: int = 32
     new_tokens: int = 1024
     frames: int = 128
+    tool_seconds: float = 300.0
     silent_seconds: float = 120.0
     loading_seconds: float = 1800.0
     media: Limits = field(
@@ -134,6 +136,7 @@ class Runtime:
     Attributes:
         choice: what was loaded.
         hears: whether it has an ear.
+        calls_tools: whether it calls tools by itself; others can choose one, if they are asked to.
         notice: what its model card says first: what the model is for, and what it does not know.
         most_frames: of one clip.
         context_tokens: how many positions a conversation may have.
@@ -146,6 +149,7 @@ class Runtime:
 
     choice: ModelChoice
     hears: bool
+    calls_tools: bool
     notice: str | None
     most_frames: int
     context_tokens: int
@@ -191,6 +195,7 @@ class LiveRuntime(Runtime):
         return cls(
             choice=choice,
             hears=hears,
+            calls_tools=bool(processor.calls_tools),
             notice=_notice(choice),
             most_frames=int(model.config.max_frame_positions),
             context_tokens=int(model.config.text_config.max_position_embeddings),
@@ -377,7 +382,11 @@ class Engine:
         runtime = LiveRuntime.of(choice, *self._load_choice(choice, lambda words: self._report(None, "loading", words)))
         self._runtime, self._stepper = runtime, Stepper(runtime.model)
         self._tools = Router.of_model(
-            runtime.model, runtime.processor, files_limits=self._limits.media, encoder=runtime.sight
+            runtime.model,
+            runtime.processor,
+            limits=ToolLimits(seconds_per_call=self._limits.tool_seconds),
+            files_limits=self._limits.media,
+            encoder=runtime.sight,
         )
         self._report(None, "loaded", runtime.facts)
 

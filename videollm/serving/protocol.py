@@ -130,8 +130,9 @@ class Tool(Lenient):
 class ChatRequest(Lenient):
     """A request for a chat completion. Greedy by default.
 
-    The tools of this service, all of `/v1/tools` or none, are run by the service itself; what was called is told beside
-    the answer, as ``rounds``. Any other tool is the client's: an answer that calls it ends with ``tool_calls``, and
+    The tools of this service are run by the service itself, where ``service_tools`` says so, or where all of them stand
+    in ``tools`` as `/v1/tools` tells them; what was called is told beside the answer, as ``rounds``, and what it rests
+    on as ``used``. Any other tool is the client's: an answer that calls it ends with ``tool_calls``, and
     goes on with the next request, whose messages end with what the tool gave back (role ``tool``).
     """
 
@@ -147,6 +148,11 @@ class ChatRequest(Lenient):
     n: Literal[1] | None = None
     tools: list[Tool] | None = Field(default=None, max_length=64)
     tool_choice: Literal["none", "auto"] | None = None
+    service_tools: bool = Field(
+        default=False,
+        description="the model may look, listen, narrate and search again before it answers, as with all of "
+        "`/v1/tools` in `tools`; for models of which `/v1/models` says `calls_tools`, others choose less well",
+    )
     # Named here so that a client that counts on them is told: they are not offered.
     old_functions: None = Field(default=None, alias="functions")
     function_call: None = None
@@ -164,7 +170,7 @@ class ChatRequest(Lenient):
         ours, asked = set(_our_parameters()), {tool.function.name for tool in self.tools or () if _is_ours(tool)}
         if asked and ours - asked:
             raise RequestError(f"tools: {min(ours - asked)!r} is missing; give all of /v1/tools, or none")
-        return bool(asked) and self.tool_choice != "none"
+        return (self.service_tools or bool(asked)) and self.tool_choice != "none"
 
     @property
     def functions(self) -> list[dict[str, Any]]:

@@ -201,6 +201,7 @@ class Page:
     def model_line(self, runtime: Runtime) -> str:
         """What is running, and what it is for."""
         senses = "sees and hears" if runtime.hears else "sees, and has no ear"
+        senses += ", and calls tools" if runtime.calls_tools else ""
         notice = f" {escape(runtime.notice)}" if runtime.notice else ""
         return (
             f'<p class="model-line"><strong>{escape(runtime.choice.name)}</strong> in {runtime.choice.precision}, '
@@ -226,6 +227,7 @@ class Page:
                 "frames": gr.Slider(maximum=most, value=frames or min(runtime.usual_frames, most)),
                 "choice": gr.Dropdown(value=runtime.choice.name),
                 "precision": gr.Radio(value=runtime.choice.precision),
+                "calls": gr.Checkbox(value=runtime.calls_tools),
             }
         if alert:
             yield {"alert": alert_html(alert), "model": ""}
@@ -405,6 +407,7 @@ class Page:
             yield self.shown(visitor) | {
                 "model": self.model_line(runtime),
                 "frames": gr.Slider(maximum=most, value=min(runtime.usual_frames, most)),
+                "calls": gr.Checkbox(value=runtime.calls_tools),
                 "alert": "",
             }
         if alert:
@@ -624,9 +627,9 @@ class Page:
                         tokens = gr.Slider(
                             16, self.worker.limits.new_tokens, 256, step=16, label="Longest answer, tokens"
                         )
-                        calls = gr.Checkbox(
-                            False, label="The model may call tools", info="Narrate, search, look and listen again: "
-                            "only for models that were trained to",
+                        parts["calls"] = gr.Checkbox(
+                            False, label="May use tools", elem_id="calls",
+                            info="Look, listen, narrate and search before it answers; on for models that learned to",
                         )  # fmt: skip
                     parts["model"] = gr.HTML("", elem_id="model")
                 with gr.Column(scale=5, min_width=320, elem_id="talk"):
@@ -651,7 +654,7 @@ class Page:
                         )
                         clear = gr.Button("New conversation", size="sm", elem_id="clear")
 
-            sampling = [temperature, top_p, tokens, calls]
+            sampling = [temperature, top_p, tokens, parts["calls"]]
             outputs = list(parts.values())
 
             def wired(function: Callable[..., AsyncIterator[dict[str, Any]]]) -> Callable[..., AsyncIterator[Any]]:
