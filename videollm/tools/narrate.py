@@ -284,11 +284,14 @@ def _describe(
 
     A batch always holds the same windows, wherever a run began, so that it gets the same sentences to the last bit.
     """
+    from videollm.models.memory import give_memory_back
+
     total = len(opened.file.spans)
     size = settings.batch_windows
     told: set[str] = set()
     for number, group in groupby(opened, key=lambda window: window.index // size):
         windows = list(group)
+        give_memory_back()
         for window in windows:
             for note in window.clip.notes:
                 if report is None or note in told:
