@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -290,6 +291,35 @@ def test_many_vectors_are_found_through_an_index(tmp_path: Path, monkeypatch: py
     put_some(900, 2200)
     store.tidy()
     assert indexes() == ["seen_of_2901"] and nearest(3000) == 3000
+
+
+DIVIDED = """
+import sys
+import numpy as np
+from videollm.moments import store
+from videollm.moments.moment import Moment, Video
+
+store.INDEXED_FROM, store.INDEXED_EVERY = 20_000, 1000
+rng = np.random.default_rng(0)
+spread, close = rng.standard_normal((2, 20_000, 8), np.float32)
+vectors = np.concatenate([spread, spread[0] + 0.05 * close])
+index = store.MomentStore.create(sys.argv[1], {"seen": 8}, {"seen": "an eye"})
+for first in (0, 20_000):
+    windows = [Moment(4.0 * n, 4.0 * n + 4, "", "", {"seen": vectors[n]}) for n in range(first, first + 20_000)]
+    index.put(Video(f"{first}.mp4", f"bytes of {first}", 1e6, 20_000, "v1"), windows)
+    index.tidy()
+asked = rng.permutation(40_000)[:200]
+print([int(n) for n in asked if index.search(vectors={"seen": vectors[n]}, limit=1)[0].start_seconds != 4.0 * n])
+"""
+
+
+@pytest.mark.slow
+def test_an_index_whose_partitions_are_divided_finds_all(tmp_path: Path) -> None:
+    """20,000 new vectors near one of its partitions; LanceDB's warnings of that are heard by those who ask for them."""
+    for log, heard in (({}, False), ({"LANCEDB_LOG": "warn"}, True)):
+        words = [sys.executable, "-c", DIVIDED, str(tmp_path / f"index {heard}")]
+        done = subprocess.run(words, env={**os.environ, **log}, capture_output=True, text=True, check=True)
+        assert done.stdout == "[]\n" and ("skip loading it" in done.stderr) == heard
 
 
 def test_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ object store, so that both serve alike.
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -53,6 +54,9 @@ CHANGE_TRIES = 10
 """Of a change to an index that another process came before."""
 PROBES = 16
 """Partitions that are looked into. Each holds exact vectors, so nothing is lost but what lies in others."""
+LANCE_LOG = "warn,lance::index::vector::builder=error"
+"""What LanceDB prints, where the environment does not say. As an index grows, it divides partitions that are too large
+and warns that the index before lacks the new ones; and of each that is empty. Nothing is lost by either."""
 
 _TOLD = ("start_seconds", "end_seconds", "narration", "sound")
 _SHOWN = ("id", "video", *_TOLD)
@@ -401,6 +405,7 @@ class MomentStore:
 
 
 def _connect(address: str | Path, must_exist: bool = False) -> Any:
+    os.environ.setdefault("LANCEDB_LOG", LANCE_LOG)  # read when it is imported
     try:
         import lancedb
     except ImportError:
