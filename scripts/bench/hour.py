@@ -268,6 +268,10 @@ def main() -> int:
             f"of processor time, {share[1]:.3f} by the clock; {cost['peak_bytes'] / 1e6:.0f} MB at most",
             flush=True,
         )
+    peaks = [cost["peak_bytes"] for cost in costs]
+    print(
+        f"preparing takes {peaks[1] / peaks[0]:.2f} times the memory for {args.minutes:g} minutes as for {args.short:g}"
+    )
     torch.set_num_threads(args.threads)
     loaded = load("tiny", device="cpu")
     asked = [questions(told, args.questions, args.seed) for told in shown]
@@ -293,6 +297,7 @@ def main() -> int:
         f"right at least {RIGHT_GOAL:.0%}": sum(right) >= RIGHT_GOAL * len(right),
         f"second question within {GROWTH_GOAL:g}": later <= GROWTH_GOAL,
         f"memory within {GROWTH_GOAL:g}": grown <= GROWTH_GOAL,
+        f"memory of preparing within {GROWTH_GOAL:g}": peaks[1] <= GROWTH_GOAL * peaks[0],
         f"prepared within {COST_GOAL:g} on two cores": on_two_cores <= COST_GOAL,
     }
     print("; ".join(f"{name}: {'met' if met else 'MISSED'}" for name, met in goals.items()))

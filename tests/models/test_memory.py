@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import json
 import math
 import weakref
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -226,6 +228,19 @@ def test_free_memory_of_the_machine_and_of_a_container(tmp_path: Path) -> None:
     assert memory.free_linux_bytes(meminfo, cgroup) == 0
     here = memory.free_bytes("cpu")
     assert here is None or here > 0
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library has no malloc_trim")
+def test_freed_memory_is_given_back() -> None:
+    """Of pieces that others which stay keep apart."""
+    process = psutil.Process()
+    before = process.memory_info().rss
+    pieces = [b"x" * 100_000 for _ in range(400)]
+    held = process.memory_info().rss - before
+    del pieces[::2]
+    memory.give_memory_back()
+    assert held > 36e6 and process.memory_info().rss - before < held - 15e6
+    assert len(pieces) == 200
 
 
 def test_a_precision_that_there_is_not(model: VideoLlamaForConditionalGeneration) -> None:

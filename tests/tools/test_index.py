@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.models.lf_vila.small_lf_vila import small_model as long_model
 from tests.models.lf_vila.small_lf_vila import small_processor
 from tests.small_model import small_model
 from tests.tools.small_lavila import dual_encoder_folder
+from videollm.clips import Clip
 from videollm.data.world_files import test_scene as kept_scene
 from videollm.data.world_files import write_scene
 from videollm.errors import ConfigError, ModelNotFoundError, MomentIndexError
@@ -25,8 +27,8 @@ from videollm.models.lf_vila import LfVilaForPreTraining
 from videollm.moments.embed import load_sight_encoder
 from videollm.moments.long_form import LongFormEncoder
 from videollm.moments.store import MomentStore
-from videollm.tools.index import LISTEN_QUESTION, LOOK_QUESTION, Crew, IndexSettings, index
-from videollm.tools.narrators import ChatNarrator, load_narrator
+from videollm.tools.index import LISTEN_QUESTION, LOOK_QUESTION, Crew, IndexSettings, index, look_at
+from videollm.tools.narrators import ChatNarrator, Sentence, load_narrator
 from videollm.tools.search import search
 
 SETTINGS = IndexSettings(window_seconds=2.0, stride_seconds=2.0, batch_windows=2)
@@ -93,6 +95,24 @@ def test_only_what_changed_is_read_again(films: Path, tmp_path: Path, random_cre
     assert [Path(video.path).name for video in store.videos()] == ["0.mp4", "1.mp4"]
     other = index(listed(folder), into, random_crew, replace(SETTINGS, stride_seconds=1.0))
     assert len(other.stored) == 2, "other windows are another index of the same videos"
+
+
+def test_nothing_of_a_window_is_kept(films: Path, random_crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a film is, its pictures and sounds are gone when they have been told of."""
+    clips: list[weakref.ref[Clip]] = []
+    alive: list[int] = []
+
+    def described(self: ChatNarrator, shown: Sequence[Clip], candidates: int, seed: int) -> list[list[Sentence]]:
+        clips.extend(map(weakref.ref, shown))
+        return describe(self, shown, candidates, seed)
+
+    describe = ChatNarrator.describe
+    monkeypatch.setattr(ChatNarrator, "describe", described)
+    looked = look_at(
+        listed(films)[0], {}, Crew(random_crew.narrator), replace(SETTINGS, stride_seconds=1.0, batch_windows=1),
+        progress=lambda done, total: alive.append(sum(clip() is not None for clip in clips)),
+    )  # fmt: skip
+    assert len(looked.moments) == len(clips) == len(alive) > 2 and not any(alive)
 
 
 def test_vectors_of_windows(films: Path, tmp_path: Path, random_crew: Crew) -> None:
