@@ -269,9 +269,7 @@ def main() -> int:
             flush=True,
         )
     peaks = [cost["peak_bytes"] for cost in costs]
-    print(
-        f"preparing takes {peaks[1] / peaks[0]:.2f} times the memory for {args.minutes:g} minutes as for {args.short:g}"
-    )
+    print(f"memory of preparing: {args.minutes:g} minutes take {peaks[1] / peaks[0]:.2f} times that of {args.short:g}")
     torch.set_num_threads(args.threads)
     loaded = load("tiny", device="cpu")
     asked = [questions(told, args.questions, args.seed) for told in shown]
