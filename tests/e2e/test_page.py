@@ -22,6 +22,7 @@ import torch
 from tests.cli.bad_files import written
 from tests.small_model import small_model
 from videollm.chat.calls import Evidence
+from videollm.evaluation.tool_use import scenes_of, write_film
 from videollm.media.read import read_clip
 from videollm.media.sampling import FrameSampling
 from videollm.media.write import write_video
@@ -407,6 +408,27 @@ def test_undo_retry_edit_and_clear(visit, served):
     page.wait_for_selector(".example >> visible=true")
     assert one.answers.count() == 0 and page.locator(".clip").count() == 0
     assert len(conversations - set(worker.conversations)) == 1
+
+
+def test_a_model_that_learned_to_call_tools_calls_them(visit, served, tmp_path):
+    """And does not once that is taken off."""
+    _, worker, _ = served
+    write_film(scenes_of(45.0, 7), tmp_path / "film.mp4")
+    one = visit()
+    page = one.page
+    assert "calls tools" in page.locator("#model").inner_text()
+    one.bring(tmp_path / "film.mp4")
+    page.get_by_text("Settings").first.click()
+    assert page.locator("#calls input").is_checked()
+    one.ask("What is there at 0:31?")
+    page.get_by_role("button", name="look film.mp4, 0:29-0:33").click()
+    page.get_by_text("film.mp4 [0:29-0:33] 16 frames").wait_for()
+    assert "Rests on [0:29-0:32.8] of film.mp4 (seen)." in page.locator("#chat small").inner_text()
+    one.picture("desktop-12-calls")
+    page.locator("#calls input").uncheck()
+    one.ask("What is there at 0:12?")
+    (conversation,) = [c for c in worker.conversations.values() if "film.mp4" in c.files]
+    assert [len(exchange.answer.rounds) for exchange in conversation.exchanges] == [2, 0]
 
 
 def test_calls_of_tools_are_folded_away_and_open_to_look_at(visit, served):

@@ -17,6 +17,7 @@ from videollm.serving.answer_text import (
     linked,
     messages_of,
     question_of,
+    receipts,
     view_for,
 )
 from videollm.serving.clip_view import ClipView
@@ -126,9 +127,17 @@ def test_calls_of_tools_are_folded_before_the_words():
     assert [message["role"] for message in shown] == ["user", *["assistant"] * 3, "user", "assistant"]
     assert ["metadata" in message for message in shown] == [False, True, True, False, False, False]
     assert read(shown[3]["content"]).endswith(
-        "Rests on [<0:12|12>-<0:16|16>] of a.mp4 (narrated) [<0:00|0>-<1:30|90>] of a.mp4 (seen) [0:01-0:02] of b.mp4 "
-        "(retrieved).</small>"
+        "Rests on [<0:12|12>-<0:16|16>] of a.mp4 (narrated) [0:01-0:02] of b.mp4 (retrieved).</small>"
     )
     assert [question_of(index, exchanges) for index in range(7)] == [0, 0, 0, 0, 1, 1, 2]
+    # What was shown again, and not what of the whole clip was shown before.
+    again = ToolCallPart("look", {"video": "a.mp4", "start_seconds": 20.0, "end_seconds": 24.0}, "3")
+    heard = Evidence("a.mp4", 20.5, 21, "heard")
+    shown_again = Evidence("a.mp4", 20, 23.75, "seen")
+    looked = replace(with_tools, rounds=(again, ToolResultPart("3", "16 frames")), used=(*used[1:], heard, shown_again))
+    assert receipts(looked) == [used[2], shown_again]
+    refused = replace(looked, rounds=(ToolCallPart("look", {}, "3"), ToolResultPart("3", "look takes", refused=True)))
+    assert receipts(refused) == [used[2]]
+
     text = as_markdown("tiny", ["a.mp4"], exchanges)
     assert "**q1**\n\n* narrate a.mp4, 0:12-0:16\n  * [0:12-0:16] a <b>star\n" in text

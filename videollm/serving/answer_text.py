@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from videollm.chat.calls import Evidence
+from videollm.chat.calls import Evidence, Modality
 from videollm.chat.session import Answer
 from videollm.messages import ToolCallPart, ToolResultPart
 from videollm.serving.clip_view import ClipView
@@ -19,6 +19,9 @@ from videollm.tools.narrate import clock
 
 LATER_SECONDS = 0.5
 """A time may be told this much beyond the end of a clip, by rounding, and still lead to its end."""
+
+_SHOWN_AS: dict[str, Modality] = {"look": "seen", "listen": "heard"}
+"""What a clip is that a tool shows."""
 
 _NUMBER = r"\d{1,5}(?:\.\d{1,3})?"
 _CLOCK = r"(?:\d{1,2}:)?\d{1,2}:\d{2}(?:\.\d{1,3})?"
@@ -72,9 +75,24 @@ def footnote(answer: Answer) -> str:
 
 
 def receipts(answer: Answer) -> list[Evidence]:
-    """The stretches that an answer with calls of tools rests on; of another, those that tools told of before: what was
-    shown stands in the coverage."""
-    return list(dict.fromkeys(one for one in answer.used if answer.rounds or one.how in ("narrated", "retrieved")))
+    """The stretches that tools told of or showed for an answer, in their order; what else it was shown stands in the
+    coverage."""
+    again = [
+        (_SHOWN_AS[call.name], call.arguments)
+        for call, result in paired(answer.rounds)
+        if call.name in _SHOWN_AS and result is not None and not result.refused
+    ]
+
+    def was_shown(one: Evidence) -> bool:
+        return any(
+            (how, asked["video"]) == (one.how, one.video)
+            and asked["start_seconds"] <= one.start_seconds
+            and one.end_seconds <= asked["end_seconds"]
+            for how, asked in again
+        )
+
+    told = (one for one in answer.used if one.how in ("narrated", "retrieved") or was_shown(one))
+    return list(dict.fromkeys(told))
 
 
 def _receipt(one: Evidence, views: Mapping[str, ClipView]) -> str:

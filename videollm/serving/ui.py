@@ -202,7 +202,7 @@ class Page:
         """What is running, and what it is for."""
         senses = "sees and hears" if runtime.hears else "sees, and has no ear"
         senses += ", and calls tools" if runtime.calls_tools else ""
-        notice = f" {escape(runtime.notice)}" if runtime.notice else ""
+        notice = f" {escape(runtime.notice.replace('`', ''))}" if runtime.notice else ""
         return (
             f'<p class="model-line"><strong>{escape(runtime.choice.name)}</strong> in {runtime.choice.precision}, '
             f"{senses}.{notice}</p>"
