@@ -40,6 +40,8 @@ DRAWN_TEMPERATURE, DRAWN_TOP_P = 0.7, 0.95
 """How several sentences for one window are drawn, as published. A single one is greedy."""
 
 MAX_NEW_TOKENS = 96
+SHOWN_AT_ONCE = 2
+"""Windows whose pictures, or sounds, pass the encoders together: more take more memory, and no less time."""
 
 
 def question_for(window_seconds: float, stride_seconds: float | None) -> str:
@@ -121,9 +123,10 @@ class ChatNarrator:
     def describe(self, clips: Sequence[Clip], candidates: int, seed: int) -> list[list[Sentence]]:
         usable = [clip for clip in clips if clip.frames is not None or (clip.waveforms and self.sound is not None)]
         prompts = []
-        for shown in self._predictor.show(usable):
-            kind = "video" if shown.clip.frames is not None else "audio"
-            prompts += [Prompt(shown, (user(self.question, [MediaPart(CLIP, kind)]),))] * candidates
+        for first in range(0, len(usable), SHOWN_AT_ONCE):
+            for shown in self._predictor.show(usable[first : first + SHOWN_AT_ONCE]):
+                kind = "video" if shown.clip.frames is not None else "audio"
+                prompts += [Prompt(shown, (user(self.question, [MediaPart(CLIP, kind)]),))] * candidates
         drawn = None
         if candidates > 1:
             drawn = [
