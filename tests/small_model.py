@@ -119,6 +119,24 @@ def endless_model():
     return model, processor
 
 
+def words_for(model, processor, monkeypatch):
+    """Answers to come, to be filled: each is put into the model's mouth token by token, under a template that tells of
+    tools; all else is real.
+    """
+    monkeypatch.setattr(type(processor), "calls_tools", True)
+    monkeypatch.setattr(type(processor), "call_token_ids", ())
+    to_say, rest = [], []
+
+    def choose(self, logits, generated):
+        if not generated:
+            words = processor.tokenizer(to_say.pop(0), add_special_tokens=False)["input_ids"]
+            rest[:] = [*words, model.config.eos_token_id]
+        return rest[len(generated)]
+
+    monkeypatch.setattr("videollm.chat.generation.TokenChooser.choose", choose)
+    return to_say
+
+
 def drawn_clip(seed, *, frames=4, sound_seconds=1.0, name=None, seconds_a_frame=0.25):
     """A clip of noise: other seeds are other pictures and other sounds."""
     rng = np.random.default_rng(seed)

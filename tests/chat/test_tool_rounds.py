@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.small_model import drawn_clip, small_model
+from tests.small_model import drawn_clip, small_model, words_for
 from videollm.chat.calls import Evidence, Outcome, brief_call_in, call_in, may_become_a_call
 from videollm.chat.choice import arguments_in, times_in
 from videollm.chat.generation import TokenChooser
@@ -313,21 +313,7 @@ RESULT = "rain, 8 degrees"
 
 @pytest.fixture
 def says(model_and_processor, monkeypatch):
-    """Puts words into the model's mouth token by token, under a template that tells of tools; all else is real."""
-    model, processor = model_and_processor
-    monkeypatch.setattr(type(processor), "calls_tools", True)
-    monkeypatch.setattr(type(processor), "call_token_ids", ())
-    to_say: list[str] = []
-    rest: list[int] = []
-
-    def choose(self, logits: torch.Tensor, generated) -> int:
-        if not generated:
-            words = processor.tokenizer(to_say.pop(0), add_special_tokens=False)["input_ids"]
-            rest[:] = [*words, model.config.eos_token_id]
-        return rest[len(generated)]
-
-    monkeypatch.setattr("videollm.chat.generation.TokenChooser.choose", choose)
-    return to_say
+    return words_for(*model_and_processor, monkeypatch)
 
 
 CALL = '{"name": "weather", "parameters": {"city": "ulm"}}'

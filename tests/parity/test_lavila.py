@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 import videollm
-from tests.parity.tally import Tally
-from tests.parity.test_video_llama import KEPT, Goldens, watch
+from tests.parity.tally import KEPT, Tally, golden_of
+from tests.parity.test_video_llama import Goldens, watch
 from videollm.convert.audit import Piece, audit
 from videollm.convert.keymap import LAVILA_VISION
 from videollm.convert.lavila import convert, plan, recognise, shape_of, state_dict
@@ -78,14 +78,7 @@ class LavilaGoldens(Goldens):
         self.check(file, key, torch.as_tensor(found).reshape(self(file, key).shape))
 
 
-@pytest.fixture(scope="module", params=["goldens", "kept"])
-def golden(request: pytest.FixtureRequest, tallies: dict[str, Tally]) -> LavilaGoldens:
-    kept = request.param == "kept"
-    folder = (KEPT if kept else request.getfixturevalue("goldens")) / "lavila" / "golden"
-    tally = tallies.setdefault("lavila, kept in tests/parity/data" if kept else "lavila", Tally())
-    store = LavilaGoldens(folder, tally)
-    tally.indexed = set(store.entries)
-    return store
+golden = golden_of("lavila", LavilaGoldens)
 
 
 def vision_fields(config: dict[str, Any]) -> dict[str, Any]:

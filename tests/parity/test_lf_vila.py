@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.parity.tally import Tally
+from tests.parity.tally import Tally, golden_of
 from videollm.convert.lf_vila import (
     MODELS,
     our_name,
@@ -42,8 +42,6 @@ from videollm.models.lf_vila.processing_lf_vila import (
 )
 from videollm.models.lf_vila.video_encoder import LfVilaVideoEncoder, relative_positions, window_mask
 from videollm.training.schedule import share
-
-KEPT = Path(__file__).parent / "data"
 
 VIDEO, TEXT, CONTRAST = "video_encoder.safetensors", "text_encoder.safetensors", "contrastive.safetensors"
 STAGE_1, STAGE_2, RETRIEVAL = "pretrain_stage1.safetensors", "pretrain_stage2.safetensors", "retrieval.safetensors"
@@ -116,22 +114,7 @@ class Goldens:
         self.check(file, key, found)
 
 
-@pytest.fixture(scope="module", params=["goldens", "kept"])
-def golden(request: pytest.FixtureRequest, tallies: dict[str, Tally]) -> Goldens:
-    kept = request.param == "kept"
-    folder = (KEPT if kept else request.getfixturevalue("goldens")) / "lf_vila" / "golden"
-    tally = tallies.setdefault("lf_vila, kept in tests/parity/data" if kept else "lf_vila", Tally())
-    store = Goldens(folder, tally)
-    tally.indexed = set(store.entries)
-    return store
-
-
-@pytest.fixture(scope="module")
-def whole(golden: Goldens) -> Goldens:
-    """The goldens, where all of the inputs are among them."""
-    if golden.folder.is_relative_to(KEPT):
-        pytest.skip("only a part is kept in tests/parity/data")
-    return golden
+golden = golden_of("lf_vila", Goldens)
 
 
 def small_config(config: dict[str, Any], **changed: Any) -> LfVilaConfig:

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainingArguments
 
-from tests.parity.tally import Tally
+from tests.parity.tally import Tally, golden_of
 from videollm.chat.session import ChatSession
 from videollm.clips import Clip, Frames, Waveform
 from videollm.convert.audit import Piece, audit
@@ -47,7 +47,6 @@ from videollm.models.video_llama.feature_extraction_video_llama import resample
 from videollm.models.video_llama.llama_tokenizer import PLACEHOLDERS, llama_tokenizer
 from videollm.training.trainer import StageTrainer
 
-KEPT = Path(__file__).parent / "data"
 PLACEHOLDER = PLACEHOLDERS[0]
 
 
@@ -93,22 +92,7 @@ class Goldens:
         self.tally.compared.add((file, key))
 
 
-@pytest.fixture(scope="module", params=["goldens", "kept"])
-def golden(request: pytest.FixtureRequest, tallies: dict[str, Tally]) -> Goldens:
-    kept = request.param == "kept"
-    folder = (KEPT if kept else request.getfixturevalue("goldens")) / "video_llama" / "golden"
-    tally = tallies.setdefault("video_llama, kept in tests/parity/data" if kept else "video_llama", Tally())
-    store = Goldens(folder, tally)
-    tally.indexed = set(store.entries)
-    return store
-
-
-@pytest.fixture(scope="module")
-def whole(golden: Goldens) -> Goldens:
-    """The goldens, where all of the published model's weights are among them."""
-    if golden.folder.is_relative_to(KEPT):
-        pytest.skip("only a part is kept in tests/parity/data")
-    return golden
+golden = golden_of("video_llama", Goldens)
 
 
 def small_config(index: dict[str, Any]) -> VideoLlamaConfig:

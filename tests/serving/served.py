@@ -23,9 +23,9 @@ KEY, OTHER_KEY = "a key that is long enough", "another key that is long enough"
 class Served:
     """A service on a port of this machine, in threads of this process."""
 
-    def __init__(self, *keys, fetcher=None, moments=None, encoder=None, **limits):
+    def __init__(self, *keys, model=MODEL, fetcher=None, moments=None, encoder=None, **limits):
         choice = ModelChoice("small", encoder=encoder)
-        self.worker = ModelWorker(choice, WorkerLimits(**limits), load=lambda choice, tell: MODEL).start()
+        self.worker = ModelWorker(choice, WorkerLimits(**limits), load=lambda choice, tell: model).start()
         self.store = UploadStore(StoreLimits(file_bytes=10_000_000))
         sock = bound("127.0.0.1", 0)
         self.address = address_of(sock, "127.0.0.1")

@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.bad_files import good, written
 from tests.serving.served import KEY, MODEL, OTHER_KEY, QUESTION, Served, data_url, openai, shown, until
+from tests.small_model import ENDLESS_TOKENS, endless_model, words_for
 from videollm import errors
 from videollm.chat.session import ChatSession
 from videollm.serving.access import NO_KEY, SHORTEST_KEY_CHARACTERS, hosts_for, is_loopback
@@ -21,9 +22,6 @@ from videollm.serving.errors_to_status import STATUS, status_of
 from videollm.serving.model_worker import ModelWorker
 from videollm.serving.protocol import ChatRequest
 from videollm.serving.uploads import UploadStore
-
-TALL = {"max_tokens": 400, "temperature": 1.5, "seed": 3}
-"""Options of an answer that takes its time."""
 
 
 @pytest.fixture(scope="module")
@@ -198,20 +196,7 @@ def deep(levels):
 
 @pytest.fixture
 def says(monkeypatch):
-    """Puts words into the model's mouth token by token, under a template that tells of tools; all else is real."""
-    model, processor = MODEL
-    monkeypatch.setattr(type(processor), "calls_tools", True)
-    monkeypatch.setattr(type(processor), "call_token_ids", ())
-    to_say, rest = [], []
-
-    def choose(self, logits, generated):
-        if not generated:
-            words = processor.tokenizer(to_say.pop(0), add_special_tokens=False)["input_ids"]
-            rest[:] = [*words, model.config.eos_token_id]
-        return rest[len(generated)]
-
-    monkeypatch.setattr("videollm.chat.generation.TokenChooser.choose", choose)
-    return to_say
+    return words_for(*MODEL, monkeypatch)
 
 
 CALL = '{"name": "weather", "parameters": {"city": "ulm"}}'
@@ -536,9 +521,10 @@ def test_every_error_has_a_status():
 
 
 def test_a_client_that_vanishes_is_not_answered_any_more():
-    one = Served(at_once=1, waiting=0)
+    one = Served(model=endless_model(), at_once=1, waiting=0, new_tokens=ENDLESS_TOKENS)
+    endless = {"model": "small", "messages": QUESTION, "max_tokens": ENDLESS_TOKENS - 1}
     try:
-        stream = one.client.chat.completions.create(model="small", messages=QUESTION, stream=True, extra_body=TALL)
+        stream = one.client.chat.completions.create(**endless, stream=True)
         next(iter(stream))
         with pytest.raises(openai.RateLimitError) as caught:
             one.client.chat.completions.create(model="small", messages=QUESTION)
@@ -546,10 +532,11 @@ def test_a_client_that_vanishes_is_not_answered_any_more():
         assert caught.value.response.headers["retry-after"] == "1"
         stream.response.close()
         until(lambda: not one.worker.answering)
-        with pytest.raises((openai.APITimeoutError, openai.APIConnectionError)):
-            one.client.with_options(timeout=0.3).chat.completions.create(
-                model="small", messages=QUESTION, extra_body=TALL
-            )
+        with socket.create_connection(("127.0.0.1", int(one.address.rpartition(":")[2]))) as raw:
+            body = json.dumps(endless).encode()
+            head = f"Host: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            raw.sendall(b"POST /v1/chat/completions HTTP/1.1\r\n" + head.encode() + body)
+            until(lambda: one.worker.answering)
         until(lambda: not one.worker.answering)
         assert one.worker.counts.turns["stopped"] == 2
         assert one.client.chat.completions.create(model="small", messages=QUESTION, max_tokens=5).usage

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,7 @@ from torch.utils.data import Dataset
 from videollm.clips import Frames
 from videollm.data.dialogue import caption, measure, narrations
 from videollm.data.drawing import render
-from videollm.data.world import TEST_SEEDS, Scene, Split, draw_scene
+from videollm.data.world import TEST_SEEDS, InTurn, Scene, Split, draw_scene
 from videollm.errors import DataError
 from videollm.models.lf_vila import LfVilaProcessor
 
@@ -34,7 +32,7 @@ TEST_STORIES = TEST_SEEDS // _SEEDS_OF_A_STORY
 
 
 @dataclass(frozen=True)
-class Story:
+class Story(InTurn):
     """Scenes behind each other, all with the same aspect ratio.
 
     Attributes:
@@ -44,15 +42,6 @@ class Story:
 
     scenes: tuple[Scene, ...]
     sentences: tuple[str, ...]
-
-    @cached_property
-    def spans_seconds(self) -> tuple[tuple[float, float], ...]:
-        """Start and end of each scene."""
-        return tuple(pairwise(accumulate((scene.duration_seconds for scene in self.scenes), initial=0.0)))
-
-    @property
-    def duration_seconds(self) -> float:
-        return self.spans_seconds[-1][1]
 
     def reordered(self, order: Sequence[int]) -> Story:
         """The same scenes in another order, with their sentences."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import numpy as np
@@ -141,6 +142,21 @@ class Scene:
             if seconds >= shot.start_seconds:
                 return shot
         return self.shots[0]
+
+
+class InTurn:
+    """Scenes behind each other."""
+
+    scenes: tuple[Scene, ...]
+
+    @cached_property
+    def spans_seconds(self) -> tuple[tuple[float, float], ...]:
+        """Start and end of each scene."""
+        return tuple(pairwise(accumulate((scene.duration_seconds for scene in self.scenes), initial=0.0)))
+
+    @property
+    def duration_seconds(self) -> float:
+        return self.spans_seconds[-1][1]
 
 
 def half_second(seconds: float) -> float:

@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import accumulate, count, pairwise
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +22,7 @@ import numpy as np
 from videollm.clips import Waveform
 from videollm.data.drawing import render
 from videollm.data.sounds import synthesise
-from videollm.data.world import TEST_SEEDS, Scene, SoundEvent, draw_scene
+from videollm.data.world import TEST_SEEDS, InTurn, Scene, SoundEvent, draw_scene
 from videollm.data.world_narrations import Captioner, Facts, facts_of
 from videollm.data.world_sounds import Heard, Statement, heard_between, wording
 from videollm.media.write import write_video
@@ -41,7 +40,7 @@ QUERY_KINDS: tuple[QueryKind, ...] = ("sight", "sound", "both")
 
 
 @dataclass(frozen=True)
-class LibraryFilm:
+class LibraryFilm(InTurn):
     """A film: its number in the library, and scenes of one size."""
 
     number: int
@@ -50,15 +49,6 @@ class LibraryFilm:
     @property
     def name(self) -> str:
         return f"film-{self.number:03d}.mp4"
-
-    @cached_property
-    def spans_seconds(self) -> tuple[tuple[float, float], ...]:
-        """Start and end of each scene."""
-        return tuple(pairwise(accumulate((scene.duration_seconds for scene in self.scenes), initial=0.0)))
-
-    @property
-    def duration_seconds(self) -> float:
-        return self.spans_seconds[-1][1]
 
     def write(self, path: Path) -> None:
         """Write it as an mp4."""
