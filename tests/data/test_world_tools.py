@@ -30,9 +30,9 @@ def processor():
 
 @pytest.fixture(scope="module")
 def turns():
-    """Of 150 conversations."""
+    """Of 200 conversations."""
     make = ToolTurns(0, np.tile([0.0, 1.0, 1.0, 100.0], (60, 1)))
-    found = [make(np.random.default_rng([9, number])) for number in range(150)]
+    found = [make(np.random.default_rng([9, number])) for number in range(200)]
     again = make(np.random.default_rng([9, 7]))
     assert again == found[7]
     return found

@@ -11,9 +11,9 @@ from videollm.data.world_samples import answer_ids, answer_labels
 from videollm.data.world_tools import ToolTurn, encode_tool_turns
 from videollm.messages import MediaPart, assistant, user
 from videollm.models import hub
-from videollm.training.freeze import freeze
 from videollm.training.features import _pairs
-from videollm.training.objectives import ConversationObjective, ToolObjective, _Conversations
+from videollm.training.freeze import freeze
+from videollm.training.objectives import ConversationObjective, ToolObjective, _by_roots, _Conversations
 from videollm.training.tiny import build_tiny
 
 SHOWN = {"words": {}, "film": {"sound_seconds": 0}, "sound": {"frames": 0}, "both": {}}
@@ -175,12 +175,25 @@ def test_rows_keep_their_own_clips(calling):
     soft = torch.arange(2.0)[:, None, None].expand(2, objective.model.config.num_video_query_tokens, 3)
     heard = torch.full((1, objective.model.config.num_audio_query_tokens, 3), 7.0)
     whole = _Conversations(
-        batch["input_ids"], batch["attention_mask"], batch["labels"], batch["said_again"], soft, heard
+        batch["input_ids"],
+        batch["attention_mask"],
+        batch["labels"],
+        torch.zeros(batch["labels"].shape),
+        batch["said_again"],
+        soft,
+        heard,
     )
     first, other = (whole.of(torch.tensor(rows), objective.model.config) for rows in ([2, 0], [1]))
     assert first.video.unique().tolist() == [0.0] and first.sound.unique().tolist() == [7.0]
     assert other.video.unique().tolist() == [1.0] and other.sound is None
     assert other.input_ids.shape[1] == int(batch["attention_mask"][1].sum())
+
+
+def test_an_answer_counts_as_the_root_of_its_length():
+    labels = torch.tensor([[-100, 5, 5, 5, 5, -100, 7], [-100, -100, 9, -100, -100, -100, -100]])
+    weights = _by_roots(labels)
+    torch.testing.assert_close(weights[0], torch.tensor([0, 0.125, 0.125, 0.125, 0.125, 0, 0.25]))
+    assert weights[1, 2] == 0.25 and weights.sum() == 1
 
 
 def test_what_is_said_without_calls_is_held_and_the_rest_is_learned(calling):

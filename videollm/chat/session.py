@@ -843,7 +843,7 @@ class ChatSession:
 
     def _fitting(self, timeline: Timeline, plan: _Plan) -> Fitting:
         """The stretches that a question is to be shown and is not yet."""
-        shown = {part.clip for turn in self._turns[plan.forgotten :] for one in turn.rounds for part in one.media}
+        shown = {span.clip for span in plan.spans} & self._origins.keys()
         there = [self._origins[name][1] for name in shown if self._origins[name][0] == timeline.video]
         words = self.processor.tokenizer(timeline.video)["input_ids"]
         each = self.processor.num_video_query_tokens + self.processor.num_audio_query_tokens + len(words) + 24

@@ -153,6 +153,11 @@ BETWEEN = _wordings(
     between {start} and {end}, what happens?
     from {start} to {end}: what happens?
     {start} to {end}: what happens?
+    {start} to {end}, what is there?
+    from {start} until {end}, what happens?
+    from {start} to {end}, what do you see?
+    from {start} to {end}, tell me what happens.
+    from {start} up to {end}, what goes on?
     tell me what happens between {start} and {end}.
     tell me what happens from {start} to {end}.
     narrate {start} to {end}.
@@ -212,6 +217,11 @@ _NTH = ("first", "second", "third")
 def clock(seconds: float) -> str:
     """``4:31``."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _stamp(seconds: float) -> str:
+    """``4:31.5``, as tools write times; shots begin at half seconds, too."""
+    return clock(seconds) + (".5" if seconds % 1 else "")
 
 
 def _pick(rng: np.random.Generator, options: Sequence[Any]) -> Any:
@@ -375,7 +385,7 @@ class ToolTurns:
 
     def _blurred(self, turn: ToolTurn, rng: np.random.Generator) -> ToolTurn:
         """The turn, sometimes with words in the question that the vocabulary does not have."""
-        if turn.call is None or rng.random() < 0.65:
+        if turn.call is None or rng.random() < 0.5:
             return turn
         rest = turn.call.split(" ", 1)[1:]
         kept = [word for run in rest for word in ([run] if turn.call.startswith("search") else run.split())]
@@ -468,11 +478,11 @@ class ToolTurns:
         place = int(rng.random() > 0.85) if wanted is not None else -1
         for number in range(int(rng.integers(max(place + 1, 1), 6))):
             clip, scene = wanted if number == place and wanted is not None else self._scene(rng, other)
-            start = float(int(rng.uniform(0, max(lasts - 8, 1)) / 2) * 2)
+            start = int(rng.uniform(0, max(lasts - 8, 1)) * 2) / 2
             if number == place:
                 at = start
-            end = start + float(rng.choice([4, 4, 6, 8]))
-            lines.append(f"{name} [{clock(start)}-{clock(end)}] {self._told(rng, clip, scene)}")
+            end = start + int(rng.integers(6, 17)) / 2
+            lines.append(f"{name} [{_stamp(start)}-{_stamp(end)}] {self._told(rng, clip, scene)}")
         return _fitting("\n".join(lines), rng), at
 
     def _when(self, rng: np.random.Generator, lasts: float) -> ToolTurn:
@@ -514,7 +524,7 @@ class ToolTurns:
         return ToolTurn("how", ask_how(name, rng), moves_of(thing) if there else NOT_FOUND, f"search {name}", told)
 
     def _sentence(self, rng: np.random.Generator) -> str:
-        _, scene = self._scene(rng, lambda scene: scene.timed and scene.kind in ("one", "two", "one", "entry", "cut"))
+        _, scene = self._scene(rng, lambda scene: scene.timed and scene.kind in ("one", "two", "entry", "cut", "camera"))
         return str(_pick(rng, talk.narrations(scene))[1])
 
     def _narrate(self, rng: np.random.Generator, lasts: float) -> ToolTurn:
@@ -524,20 +534,19 @@ class ToolTurns:
         call = f"narrate {clock(start)} {clock(end)}"
         lines, at = [], start
         while at < end - 1 and len(lines) < 4:
-            stop = min(end, at + float(rng.integers(2, 9)))
-            tenths = ".5" if stop < end and rng.random() < 0.3 else ""
-            lines.append(f"[{clock(at)}-{clock(stop)}{tenths}] {self._sentence(rng)}")
+            stop = min(end, at + int(rng.integers(3, 17)) / 2)
+            lines.append(f"[{_stamp(at)}-{_stamp(stop)}] {self._sentence(rng)}")
             at = stop
         told = "\n".join(lines)
         return ToolTurn("narrate", question, told.lower(), call, told)
 
     def _part(self, kind: Kind, rng: np.random.Generator, lasts: float) -> ToolTurn:
         count = int(rng.integers(2, 9))
-        edges = [0.0, *sorted(float(int(one)) for one in rng.uniform(5, lasts, count - 1)), lasts]
+        edges = [0.0, *sorted(int(one) / 2 for one in rng.uniform(10, 2 * lasts, count - 1)), float(int(lasts))]
         lines: list[str] = []
         for number, (start, end) in enumerate(pairwise(edges), 1):
             clip, scene = self._scene(rng, lambda scene: scene.kind in ("one", "two", "cut", "entry") and scene.timed)
-            lines.append(f"part {number} [{clock(start)}-{clock(end)}] {self._told(rng, clip, scene, full=False)}")
+            lines.append(f"part {number} [{_stamp(start)}-{_stamp(end)}] {self._told(rng, clip, scene, full=False)}")
         told = _fitting("\n".join(lines), rng)
         whole = max(1, sum(told.startswith("\n".join(lines[: n + 1])) for n in range(count)))
         number = int(rng.integers(min(whole, count, len(_NTH))))
@@ -635,7 +644,7 @@ def encode_tool_turns(
 def _said_again(
     processor: Any, ids: Sequence[int], labels: Sequence[int], tells: Sequence[bool]
 ) -> list[tuple[int, int]]:
-    """(place, earlier place with the same token) for runs of two tokens or more, where calls and answers tell.
+    """(place, earlier place with the same token) for runs of two tokens or more where answers tell, and all of calls.
 
     ``tells`` is about the last calls and answers of all.
     """
@@ -651,7 +660,7 @@ def _said_again(
         at = start + 2 if ids[start] == call_id else start
         while tell and at < end:
             length, source = max((_alike(ids, at, end, one, start), -one) for one in range(before, start))
-            if length >= 2:
+            if length >= 2 or (length == 1 and ids[start] == call_id):
                 found += [(at + step, -source + step) for step in range(length)]
             at += max(length, 1)
     return found

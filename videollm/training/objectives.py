@@ -309,14 +309,7 @@ def _conversation_loss(
     outputs = objective.model(
         inputs_embeds=words if idle is None else words + idle, attention_mask=attention_mask, use_cache=False
     )
-    return _answers_loss(objective, outputs.logits, labels, weigh, targets_in_step)
-
-
-def _answers_loss(
-    objective: Any, logits: torch.Tensor, labels: torch.Tensor, weigh: str, targets_in_step: Any = None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As `_conversation_loss`, of logits ``(B, L, V)``."""
-    logits, targets = logits[:, :-1], labels[:, 1:]
+    logits, targets = outputs.logits[:, :-1], labels[:, 1:]
     learned = targets != -100
     each = functional.cross_entropy(logits[learned].float(), targets[learned], reduction="none")
     if weigh == "answers":
@@ -328,18 +321,29 @@ def _answers_loss(
         loss = each.mean()
     else:
         loss = each.sum() / targets_in_step
-    with torch.no_grad():
-        right = logits[learned].argmax(-1) == targets[learned]
-        if len(right):
-            objective.metrics["token_right"] = right.float().mean()
-            objective.metrics["answer_right"] = _answers_right(learned, right)
+    _note_right(objective, logits[learned], targets[learned], learned)
     return loss, each.detach(), learned
 
 
-def _starts(labels: torch.Tensor) -> torch.Tensor:
-    """bool ``(B, L)``: where a run of target tokens begins."""
+@torch.no_grad()
+def _note_right(objective: Any, logits: torch.Tensor, targets: torch.Tensor, learned: torch.Tensor) -> None:
+    """Keeps which shares of target tokens, and of whole answers, are the likeliest: logits ``(N, V)`` of those."""
+    right = logits.argmax(-1) == targets
+    if len(right):
+        objective.metrics["token_right"] = right.float().mean()
+        objective.metrics["answer_right"] = _answers_right(learned, right)
+
+
+def _by_roots(labels: torch.Tensor) -> torch.Tensor:
+    """float ``(B, L)``: what each target token counts, 1 in all: an answer as much as the root of its length.
+
+    Long answers are lists in which every token is to be right; yet the few tokens of a call must not drown in them.
+    """
     learned = labels != -100
-    return learned & ~functional.pad(learned, (1, 0))[:, :-1]
+    starts = learned & ~functional.pad(learned, (1, 0))[:, :-1]
+    run = (starts.flatten().cumsum(0) - 1)[learned.flatten()]
+    each = torch.bincount(run).float().rsqrt()[run]
+    return torch.zeros(labels.shape, device=labels.device).masked_scatter(learned, each / each.sum())
 
 
 def _answers_right(learned: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -555,6 +559,7 @@ class _Conversations:
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     labels: torch.Tensor
+    weights: torch.Tensor
     said_again: torch.Tensor
     video: torch.Tensor | None
     sound: torch.Tensor | None
@@ -569,7 +574,7 @@ class _Conversations:
                 clips = [at for row in rows.tolist() for at in range(ends[row - 1] if row else 0, ends[row])]
                 soft = soft[clips] if clips else None
             found.append(soft)
-        several = (self.input_ids, self.attention_mask, self.labels)
+        several = (self.input_ids, self.attention_mask, self.labels, self.weights)
         return _Conversations(*(one[rows, :length] for one in several), self.said_again[rows], *found)
 
 
@@ -579,11 +584,12 @@ class ToolObjective(ConversationObjective):
     Saying again what stands before it needs two kinds of heads behind each other: some that tell each token what stands
     before it, and some that find the token behind what was said last. From words alone the decoder does not find them
     in 500 steps, so heads that have nothing else to do are told where to look. What the model says in conversations
-    without calls is held to what it said when the run began, word by word.
+    without calls is held to what it said before, word by word.
 
     Args:
         model: with what learns unfrozen, and heads that are free.
         call_token_ids: of what only conversations with calls have.
+        before: the model that it is held to; None: as it is when the run begins.
 
     Source: Olsson et al., "In-context Learning and Induction Heads" (2022); Li and Hoiem, "Learning without Forgetting"
     (2016).
@@ -591,11 +597,17 @@ class ToolObjective(ConversationObjective):
 
     accepts_loss_kwargs = False
 
-    def __init__(self, model: VideoLlamaForConditionalGeneration, call_token_ids: Sequence[int]) -> None:
+    def __init__(
+        self,
+        model: VideoLlamaForConditionalGeneration,
+        call_token_ids: Sequence[int],
+        before: VideoLlamaForConditionalGeneration | None = None,
+    ) -> None:
         super().__init__(model, ("audio", "video"), kept=True)
         self.call_token_ids = list(call_token_ids)
+        before = copy.deepcopy(model) if before is None else before
         # In a tuple, so that it is no part of what is trained, saved or moved.
-        self._before = (copy.deepcopy(model).eval().requires_grad_(False),)
+        self._before = (before.eval().requires_grad_(False),)
         self._looks: dict[int, torch.Tensor] = {}
         for number in (BEFORE_LAYER, *AGAIN_LAYERS):
             attention = model.language_model.model.layers[number].self_attn
@@ -610,7 +622,7 @@ class ToolObjective(ConversationObjective):
         rehearsed: torch.Tensor,
         **media: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """A batch of `videollm.training.features.ToolSamples`. Answers count alike, however long they are.
+        """A batch of `videollm.training.features.ToolSamples`.
 
         Args:
             said_again: int ``(B, P, 2)``, a place and the earlier one that says the same, -1 where there is no pair.
@@ -619,8 +631,8 @@ class ToolObjective(ConversationObjective):
         """
         video, _ = self._soft_tokens("video", _rows(media, None, ("pixel_values", "frame_")), labels.device)
         sound, _ = self._soft_tokens("audio", _rows(media, None, ("audio_values", "segment_")), labels.device)
-        batch = _Conversations(input_ids, attention_mask, labels, said_again, video, sound)
-        answers = _starts(labels[~rehearsed]).sum().clamp(min=1)
+        weights = _by_roots(labels.masked_fill(rehearsed[:, None], -100))
+        batch = _Conversations(input_ids, attention_mask, labels, weights, said_again, video, sound)
         losses: list[torch.Tensor] = []
         if rehearsed.any():
             losses.append(KEEP_WEIGHT * self._changed(batch.of(rehearsed.nonzero()[:, 0], self.model.config)))
@@ -628,9 +640,12 @@ class ToolObjective(ConversationObjective):
         calling = (attention_mask.sum(1) + rehearsed * attention_mask.shape[1]).argsort()[: int((~rehearsed).sum())]
         for rows in calling.chunk(2) if len(calling) else ():
             part = batch.of(rows, self.model.config)
-            share = _starts(part.labels).sum() / answers
-            losses.append(share * _answers_loss(self, self._logits(self.model, part), part.labels, "answers")[0])
+            learned = part.labels[:, 1:] != -100
+            logits, targets = self._logits(self.model, part)[:, :-1][learned], part.labels[:, 1:][learned]
+            each = functional.cross_entropy(logits.float(), targets, reduction="none")
+            losses.append((each * part.weights[:, 1:][learned]).sum())
             losses.append(len(rows) / len(calling) * self._looks_elsewhere(part.said_again, part.attention_mask))
+            _note_right(self, logits, targets, learned)
         return {"loss": torch.stack(losses).sum()}
 
     @staticmethod

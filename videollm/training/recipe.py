@@ -29,6 +29,8 @@ class World:
         weigh: "tokens": every token of every answer alike; "answers": every answer alike (stage decoder).
         words: let facts start out resembling their words (stage decoder; see `DecoderObjective.speak_in_words`).
         first: number of the first conversation (stage tools); without it the tokens for calls begin.
+        held_to: folders of runs after which the decoder said what it is held to where no calls are (stage tools);
+            without any, those that it starts from.
         emphasis: types of question that are asked eight times as often (stage decoder), or three times (stage tools).
         only: the types of question that are asked (stage decoder); without any all.
         kinds: kinds of scenes of which two thirds of the conversations are (stage decoder); without any all alike.
@@ -41,6 +43,7 @@ class World:
     weigh: Literal["tokens", "answers"] = "tokens"
     words: bool = False
     first: int = 0
+    held_to: tuple[str, ...] = ()
     emphasis: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()

@@ -238,7 +238,8 @@ def _world_objective(recipe: VideoLlamaRecipe, model: Any, processor: Any) -> tu
     if recipe.stage == "tools":
         if world.first == 0:
             resemble(model, processor.tokenizer, "<result>", "<user>")
-        return ToolObjective(model, processor.call_token_ids), data, conversations
+        held_to = assemble(world.held_to, recipe.seed, world.tokenizer, tools=True)[0] if world.held_to else None
+        return ToolObjective(model, processor.call_token_ids, held_to), data, conversations
     if recipe.stage == "stage1":
         for folder in recipe.start_from:
             tensors, _ = read_parts(folder)

@@ -464,6 +464,9 @@ def test_tiny_calls_with_a_token_of_its_own_and_reads_the_question_behind_what_c
     assert told == f"<bos><result>{HELD}\n<call>What <result>?<assistant>"
     ids = processor.render([*asked, *called(CALL)], clips).input_ids
     assert ids.count(result) == 1 and call not in ids and grown.eos_token_id not in ids
+    several = [*asked, *shown, *called(CALL), *shown]
+    both = f"<bos><result><video><video>{HELD}\n<call>What <result>?<assistant>"
+    assert processor.prompt_text(several, clips) == both, "all that was given back for a question"
     # What comes later stands behind it, until a tool gives back something else.
     answered = [*asked, *shown, assistant("Two.", (9, 10))]
     later = processor.render([*answered, user("And?")], clips).input_ids

@@ -56,7 +56,7 @@ TINY_TOOLS = """\
     {%- endif %}
 {%- endmacro %}
 {{- bos_token }}
-{%- set ns = namespace(asking=none, turn=none, told=-1, length='', shows=false, joint='') %}
+{%- set ns = namespace(asking=none, turn=none, first=0, told=-1, length='', joint='') %}
 {%- for message in messages %}
     {%- if message.role == 'user' %}
         {%- set ns.asking = message %}
@@ -64,6 +64,7 @@ TINY_TOOLS = """\
             {%- set ns.length = long(part) %}
         {%- endfor %}
     {%- elif message.role == 'tool' %}
+        {%- if ns.turn != ns.asking %}{% set ns.first = loop.index0 %}{% endif %}
         {%- set ns.turn = ns.asking %}
         {%- set ns.told = loop.index0 %}
     {%- endif %}
@@ -71,18 +72,19 @@ TINY_TOOLS = """\
 {%- for message in messages %}
     {%- if loop.index0 == ns.told %}
         {{- '<result>' }}
-        {%- set ns.shows = false %}
-        {%- for part in message.content if part.type != 'text' %}
-            {%- set ns.shows = true %}
-            {{- part.video + part.audio }}
+        {%- set results = messages[ns.first:ns.told + 1] | selectattr('role', 'equalto', 'tool') | list %}
+        {%- for result in results %}
+            {%- for part in result.content if part.type != 'text' %}{{ part.video + part.audio }}{% endfor %}
         {%- endfor %}
         {{- ns.length }}
-        {%- for part in message.content if part.type == 'text' and not ns.shows %}{{ part.text + '\\n' }}{% endfor %}
+        {%- for result in results if result.content | rejectattr('type', 'equalto', 'text') | list | length == 0 %}
+            {%- for part in result.content %}{{ part.text + '\\n' }}{% endfor %}
+        {%- endfor %}
         {%- for part in ns.turn.content if part.type == 'text' %}
             {{- part.text + ('' if loop.last else '\\n') }}
         {%- endfor %}
     {%- elif loop.index0 > ns.told or message.role == 'system' %}
-        {%- if message.role == 'user' %}{{ '<user>' }}{% elif message.role == 'assistant' %}{{ '<assistant>' }}{% endif %}
+        {{- {'user': '<user>', 'assistant': '<assistant>'}.get(message.role, '') }}
         {%- set ns.joint = '' %}
         {%- for part in message.content %}
             {%- if part.type == 'text' %}
@@ -107,8 +109,8 @@ TINY_TOOLS = """\
 
 A call is an answer that opens with ``<call>``: a tool's name and its times or words, as the user said them. What it
 gave back opens with ``<result>``: words, or the stretch alone, and behind it the question again, as if it were asked of
-that. It takes the place of all that stands before it: the context has room for a film or for what was found in it, and
-a model this small is led astray by frames of other scenes. Behind what is longer than any clip of the world stands how
+that. What was given back for a question takes the place of all that stands before it: the context has room for a film or
+for what was found in it, and a model this small is led astray by frames of other scenes. Behind what is longer than any clip of the world stands how
 long it is.
 """
 
