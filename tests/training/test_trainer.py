@@ -74,6 +74,21 @@ def test_goes_on_as_if_it_had_not_stopped(tokenizer, tmp_path, capsys):
     assert [path.name for path in checkpoints(tmp_path / "cut")] == ["checkpoint-2"]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="about processors")
+def test_bfloat16_only_where_there_are_instructions_for_it(tokenizer, tmp_path, capsys, monkeypatch):
+    def trained(name, bf16, has):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": has})
+        train(_recipe(tokenizer, tmp_path / name, bf16=bf16, steps=2))
+        return load_file(tmp_path / name / PARTS_FILE), "computing in float32" in capsys.readouterr().out
+
+    exact, told = trained("exact", bf16=False, has=True)
+    assert not told
+    half, told = trained("half", bf16=True, has=True)
+    assert not told and not all(torch.equal(half[name], exact[name]) for name in exact)
+    without, told = trained("without", bf16=True, has=False)
+    assert told and all(torch.equal(without[name], exact[name]) for name in exact)
+
+
 def test_parts_add_up_in_the_table(tokenizer):
     model, _ = build_tiny(0, tokenizer)
     freeze(model, "alignment")

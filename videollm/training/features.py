@@ -40,6 +40,7 @@ from videollm.data.world_samples import ClipItems, ClipSamples
 from videollm.data.world_tools import ToolTurns, encode_tool_turns
 from videollm.errors import ConfigError, DataError, UnusableSampleError
 from videollm.models.video_llama import VideoLlamaForConditionalGeneration, VideoLlamaProcessor
+from videollm.training import processes
 
 SHARD_CLIPS = 1000
 BATCH_CLIPS = 16
@@ -111,7 +112,7 @@ def make_media_features(
     Args:
         mixture, datasets: as of `TrainingItems`.
         workers: processes that decode.
-        dtype: of the states, and of the encoders' arithmetic (bfloat16: autocast).
+        dtype: of the states, and of the encoders' arithmetic (bfloat16: autocast, where there are instructions for it).
         part, parts: of several processes, each does so many-th samples; `KeptMedia` is made when all are done.
 
     Raises:
@@ -171,7 +172,7 @@ def _write_shard(
         if not items:
             continue
         pixels, sounds = (torch.cat([item[key] for item in items]) for key in ("pixel_values", "audio_values"))
-        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16 and processes.computes_bf16()):
             shape = (0, model.config.num_query_tokens, model.config.qformer_config.hidden_size)
             frames = model.encode_frames(pixels.to(device, weights)) if len(pixels) else torch.zeros(shape)
             segments = torch.zeros(0, width)

@@ -40,6 +40,14 @@ def device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
+def computes_bf16() -> bool:
+    """Whether this process's device has instructions for bfloat16. A CPU without them takes up to nine times as long as
+    in float32."""
+    return torch.cuda.is_available() or any(
+        has for name, has in torch.cpu.get_capabilities().items() if name.endswith("bf16")
+    )
+
+
 def start_deepspeed() -> None:
     """Let DeepSpeed know its processes before a model is made, which ZeRO-3 spreads over them at once.
 

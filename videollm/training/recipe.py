@@ -70,7 +70,7 @@ class Recipe:
         start_from: folders whose weights are taken before the run begins, later ones over earlier ones. Of
             Video-LLaMA: of finished runs, their trained parts. Of other families: of models or of finished runs, all
             tensors whose names the model has, too.
-        bf16: compute in bfloat16.
+        bf16: compute in bfloat16; in float32 on a CPU that has no instructions for it.
         gradient_checkpointing: compute again in the backward pass what would fill the memory.
         gradient_accumulation: batches to an update.
         deepspeed: a DeepSpeed configuration, see train_configs/deepspeed.

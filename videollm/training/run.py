@@ -67,6 +67,8 @@ def train(recipe: Recipe, resume: bool = True, data: Any = None, pieces: Pieces 
         pieces = _pieces(recipe, ledger, data)
     if processes.is_first():
         print(table_of_parts(pieces.model), flush=True)
+        if recipe.bf16 and not processes.computes_bf16():
+            print("computing in float32: this CPU has no instructions for bfloat16", flush=True)
     progress = Progress(output.name, output / LEDGER_FILE if pieces.datasets else None)
     trainer = StageTrainer(
         recipe=recipe,
@@ -187,7 +189,7 @@ def _arguments(recipe: Recipe, checkpoint: Path | None) -> TrainingArguments:
         max_grad_norm=recipe.clip_norm,
         adam_beta1=recipe.betas[0],
         adam_beta2=recipe.betas[1],
-        bf16=recipe.bf16,
+        bf16=recipe.bf16 and processes.computes_bf16(),
         use_cpu=not torch.cuda.is_available(),
         deepspeed=deepspeed,
         ddp_find_unused_parameters=recipe.leaves_parameters_out,

@@ -131,7 +131,8 @@ def _model(recipe: VideoLlamaRecipe) -> tuple[Any, Any]:
         )
     if recipe.fresh and stage == 3:
         raise ConfigError("ZeRO-3 spreads what learns before it can begin anew; give zero2.json, or leave 'fresh' out")
-    half = recipe.bf16 and (torch.cuda.is_available() or recipe.bits or recipe.deepspeed)
+    on_cpu = recipe.bits or (recipe.deepspeed and processes.computes_bf16())
+    half = recipe.bf16 and (torch.cuda.is_available() or on_cpu)
     model, processor = hub.load(
         recipe.model,
         # With ZeRO-3, DeepSpeed puts the part of it that is this process's where it belongs.
