@@ -58,6 +58,8 @@ bench: .venv/.installed-dev
 	    case "$$file" in \
 	        *narration.py) shorter="--minutes 4" ;; \
 	        *hour.py) shorter="--minutes 12 --questions 40" ;; \
+	        *moments.py) shorter="--moments 20000" ;; \
+	        *search.py) shorter="--films 20" ;; \
 	        *) shorter= ;; \
 	    esac; \
 	    echo "== $$file $$shorter"; $(BIN)/python "$$file" $$shorter; done

@@ -1,17 +1,19 @@
-"""Does search find the right moment first? ``python scripts/bench/search.py --into FOLDER``
+"""Does search find the right moment first? ``python scripts/bench/search.py [--into FOLDER]``
 
 A library of 200 films of the drawn world, one minute to ten, is written and indexed; descriptions that are true of one
 moment of all films each are searched (`videollm.evaluation.library`). A hit is right where it is of that film and its
 temporal IoU with the moment is at least 0.5. Beside it: without full text; full text alone; vectors of single frames
 alone; chance. Films, index and frames are kept in the folder, and an interrupted run goes on.
 
-Prints one JSON line for each kind of query and way of searching.
+Prints one JSON line for each kind of query and way of searching. Exits with 1 where search with all ways stays below
+its bar (`BAR`, set from a first measurement) or does not beat full text alone and single frames alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -33,6 +35,9 @@ from videollm.tools.search import search
 
 EACH = 100
 LEAST_OVERLAP = 0.5
+BAR = {"sight": 0.50, "sound": 0.25, "both": 0.30}
+"""R@1 of search with all ways in 200 films."""
+BASELINES = ("full text alone", "single frames alone")
 BATCH_WINDOWS = 24
 
 Ranked = Callable[[Query], list[tuple[str, float, float]]]
@@ -43,7 +48,7 @@ def main() -> None:
     """Write, index and score; what is done already is not done again."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--into", type=Path, required=True, metavar="FOLDER", help="films, index and frames are kept here"
+        "--into", type=Path, default=Path("runs/bench/search"), metavar="FOLDER", help="keeps films, index and frames"
     )
     parser.add_argument("--films", type=int, default=200, metavar="N")
     parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first film: another library")
@@ -83,11 +88,19 @@ def main() -> None:
     }
     if frames is not None:
         ways["single frames alone"] = lambda query: _by_frames(frames, encoder.words(query.words))
+    missed = []
     for kind in QUERY_KINDS:
         asked = [query for query in queries if query.kind == kind]
+        scores = {}
         for name, ranked in ways.items():
-            print(json.dumps({"queries": kind, "of": len(asked), "by": name, **_scores(asked, ranked)}), flush=True)
+            scores[name] = _scores(asked, ranked)
+            print(json.dumps({"queries": kind, "of": len(asked), "by": name, **scores[name]}), flush=True)
         print(json.dumps({"queries": kind, "by": "chance", "R@1": round(_chance(asked, store, library), 4)}))
+        first = scores["all"]["R@1"]
+        if first < BAR[kind] or any(scores[name]["R@1"] >= first for name in BASELINES if name in scores):
+            missed.append(f"by {kind}: R@1 {first}, bar {BAR[kind]}")
+    if missed:
+        sys.exit(f"missed: {'; '.join(missed)}")
 
 
 def _crew() -> Crew:
