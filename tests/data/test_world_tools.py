@@ -83,6 +83,27 @@ def test_what_is_not_told_is_not_found(turns):
         assert turn.call is not None and turn.call.removeprefix("search ") not in turn.told
 
 
+def test_of_several_lines_that_fit_the_first_is_the_answer():
+    make = ToolTurns(0, np.tile([0.0, 1.0, 1.0, 100.0], (400, 1)))
+    several, words_of_others, lines_of_others = 0, 0, 0
+    for number in range(400):
+        for turn in make(np.random.default_rng([10, number]))[1]:
+            if turn.kind not in ("when", "how") or turn.answer == NOT_FOUND:
+                continue
+            query = turn.call.removeprefix("search ").removesuffix("s")
+            lines = [line.partition(" ")[2].lower() for line in turn.told.split("\n")]
+            fitting = [line for line in lines if query in line]
+            if turn.kind == "when":
+                assert fitting[0].startswith(f"[{turn.answer.removeprefix('At ').rstrip('.')}"), turn
+                several += len(fitting) > 1
+            if len(query.split()) == 2 and "tone" not in query:
+                others = [line for line in lines if query not in line and not line.endswith("...")]
+                lines_of_others += len(others)
+                words_of_others += sum(any(word in line for word in query.split()) for line in others)
+    assert several > 10
+    assert words_of_others > 0.6 * lines_of_others > 20, "what is found has words of the query, if not together"
+
+
 def test_calls_answers_and_their_ends_are_learned(processor, turns):
     """Of what the model is shown when the last turn is answered, or its call is made."""
     lasts, several = next((lasts, some) for lasts, some in turns if some[0].shows == "video" and len(some) == 2)

@@ -40,6 +40,7 @@ _SHARES: dict[Kind, float] = {
     "none": 0.09,
 }  # fmt: skip
 
+_TRIES = 100
 TOLD_CLIPS = 3000
 """Of how many clips tools tell in words, in training."""
 LOOK_TYPES = ("caption", "colour", "shape", "motion", "count", "background", "exist", "camera")
@@ -136,7 +137,17 @@ HEARD_WHEN = _wordings(
     find {a_sound}.
     find the moment with {a_sound}.
     tell me when {a_sound} is heard.
+    tell me when you hear {a_sound}.
+    when is {a_sound} to be heard?
+    when does {a_sound} start?
+    where do you hear {a_sound}?
+    at what time can {a_sound} be heard?
+    i am looking for {a_sound}. when is it there?
+    look for {a_sound}. at what time is it?
+    show me where {a_sound} is.
+    which moment has {a_sound}?
     {a_sound}: when?
+    {a_sound}: at what time?
     """,
     """
     when is {a_sound} heard?
@@ -360,6 +371,22 @@ class ToolTurn:
     clip: int = -1
 
 
+Fits = Callable[[Scene], bool]
+
+
+def _with_words_of(name: str, rng: np.random.Generator) -> Fits:
+    """Whether a scene is told of with words of a thing's name that do not stand together there; mostly with both."""
+    colour, shape = name.split()
+    both = rng.random() < 0.6
+
+    def fits(scene: Scene) -> bool:
+        colours = {*(shot.ground.colour for shot in scene.shots), *(one.colour for one in scene.things)}
+        there = colour in colours, any(one.shape == shape for one in scene.things)
+        return all(there) if both else any(there)
+
+    return fits
+
+
 class ToolTurns:
     """Conversations about films, from kept clips; what is said is a function of the generator.
 
@@ -471,43 +498,69 @@ class ToolTurns:
         return f"{words} ({talk.sound_sentence(scene)})" if full and scene.has_sound_track else words
 
     def _hits(
-        self, rng: np.random.Generator, lasts: float, wanted: tuple[int, Scene] | None, other: Callable[[Scene], bool]
-    ) -> tuple[str, float]:
-        """(what a search says, where the wanted scene starts); it comes first or, sometimes, second."""
-        name, lines, at = _file_name(rng), [], 0.0
+        self, rng: np.random.Generator, lasts: float, wanted: tuple[int, Scene] | None, other: Fits, alike: Fits
+    ) -> tuple[str, list[tuple[float, str]]]:
+        """(what a search says, of each whole line of it where its scene starts and what is told of that).
+
+        The wanted scene comes first or, sometimes, second.
+
+        Args:
+            other: whether a scene may stand in another line.
+            alike: whether one has words of the query; a search finds such ones, most often.
+        """
+        name, lines, told = _file_name(rng), [], []
         place = int(rng.random() > 0.85) if wanted is not None else -1
         for number in range(int(rng.integers(max(place + 1, 1), 6))):
-            clip, scene = wanted if number == place and wanted is not None else self._scene(rng, other)
+            if number == place and wanted is not None:
+                clip, scene = wanted
+            else:
+                clip, scene = self._scene(rng, other)
+                tries = 0 if rng.random() < 0.3 else _TRIES
+                while tries and not alike(scene):
+                    clip, scene = self._scene(rng, other)
+                    tries -= 1
             start = int(rng.uniform(0, max(lasts - 8, 1)) * 2) / 2
-            if number == place:
-                at = start
             end = start + int(rng.integers(6, 17)) / 2
-            lines.append(f"{name} [{_stamp(start)}-{_stamp(end)}] {self._told(rng, clip, scene)}")
-        return _fitting("\n".join(lines), rng), at
+            told.append((start, self._told(rng, clip, scene)))
+            lines.append(f"{name} [{_stamp(start)}-{_stamp(end)}] {told[-1][1]}")
+        fitting = _fitting("\n".join(lines), rng)
+        return fitting, [one for number, one in enumerate(told) if "\n".join(lines[: number + 1]) in fitting]
 
     def _when(self, rng: np.random.Generator, lasts: float) -> ToolTurn:
-        heard = rng.random() < 0.3
-        if heard:
+        """Where several lines tell of what is asked for, the first one is the answer."""
+        if rng.random() < 0.45:
             name = str(_pick(rng, SOUNDS))
+            said = name.removesuffix("s")  # of one beep, too
             found = self._scene(rng, lambda scene: any(one.kind == name for one in scene.sounds))
             question = ask_when(name, rng, sound=True)
 
-            def other(scene: Scene) -> bool:
-                return all(one.kind != name for one in scene.sounds)
+            def alike(scene: Scene) -> bool:
+                return scene.has_sound_track and bool(scene.sounds)
+
+            def has(scene: Scene) -> bool:
+                return any(one.kind == name for one in scene.sounds)
         else:
             found = self._scene(rng, lambda scene: bool(scene.things))
-            name = name_of(_pick(rng, found[1].things))
+            name = said = name_of(_pick(rng, found[1].things))
             question = ask_when(name, rng)
+            alike = _with_words_of(name, rng)
 
-            def other(scene: Scene) -> bool:
-                return all(name_of(one) != name for one in scene.things)
+            def has(scene: Scene) -> bool:
+                return any(name_of(one) == name for one in scene.things)
 
         draw = rng.random()
         if draw < 0.04:
             return ToolTurn("when", question, NOT_FOUND, f"search {name}", "nothing fits these words")
-        told, at = self._hits(rng, lasts, None if draw < 0.12 else found, other)
-        said = name if not heard else next(talk.heard(one) for one in found[1].sounds if one.kind == name)
-        answer = f"At {clock(at)}." if draw >= 0.12 and said in told else NOT_FOUND
+        is_there = draw >= 0.12
+        if is_there and rng.random() < 0.5:
+            alike, other = has, lambda scene: True
+        else:
+            other = lambda scene: not has(scene)  # noqa: E731
+        told, lines = self._hits(rng, lasts, found if is_there else None, other, alike)
+        at = next((start for start, words in lines if said in words.lower()), None)
+        if at is None and said in told.lower():  # in a line that was cut off
+            return self._when(rng, lasts)
+        answer = NOT_FOUND if at is None else f"At {clock(at)}."
         return ToolTurn("when", question, answer, f"search {name}", told)
 
     def _how(self, rng: np.random.Generator, lasts: float) -> ToolTurn:
@@ -518,13 +571,16 @@ class ToolTurns:
         def other(scene: Scene) -> bool:
             return all(name_of(one) != name for one in scene.things)
 
-        told, _ = self._hits(rng, lasts, None if rng.random() < 0.08 else found, other)
+        wanted = None if rng.random() < 0.08 else found
+        told, _ = self._hits(rng, lasts, wanted, other, _with_words_of(name, rng))
         moves = talk._MOVES[thing.motion]
         there = any(f"{name} {seen}" in told.lower() for seen in (moves, f"appears and {moves}"))
         return ToolTurn("how", ask_how(name, rng), moves_of(thing) if there else NOT_FOUND, f"search {name}", told)
 
     def _sentence(self, rng: np.random.Generator) -> str:
-        _, scene = self._scene(rng, lambda scene: scene.timed and scene.kind in ("one", "two", "entry", "cut", "camera"))
+        _, scene = self._scene(
+            rng, lambda scene: scene.timed and scene.kind in ("one", "two", "entry", "cut", "camera")
+        )
         return str(_pick(rng, talk.narrations(scene))[1])
 
     def _narrate(self, rng: np.random.Generator, lasts: float) -> ToolTurn:

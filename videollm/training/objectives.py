@@ -686,7 +686,7 @@ class ToolObjective(ConversationObjective):
 
 KEEP_WEIGHT = 2.0
 BEFORE_LAYER, AGAIN_LAYERS = 1, (2, 3)
-BEFORE_HEADS, AGAIN_HEAD = {8: 1, 9: 2}, 8
+BEFORE_HEADS, AGAIN_HEAD = {8: 1, 9: 2, 10: 3}, 8
 """Layers and heads of `tiny` that learn to say again: which look how many tokens back, and which find what was said."""
 
 

@@ -109,9 +109,9 @@ TINY_TOOLS = """\
 
 A call is an answer that opens with ``<call>``: a tool's name and its times or words, as the user said them. What it
 gave back opens with ``<result>``: words, or the stretch alone, and behind it the question again, as if it were asked of
-that. What was given back for a question takes the place of all that stands before it: the context has room for a film or
-for what was found in it, and a model this small is led astray by frames of other scenes. Behind what is longer than any clip of the world stands how
-long it is.
+that. What was given back for a question takes the place of all that stands before it: the context has room for a film
+or for what was found in it, and a model this small is led astray by frames of other scenes. Behind what is longer than
+any clip of the world stands how long it is.
 """
 
 DEMO_SYSTEM = (
