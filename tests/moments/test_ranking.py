@@ -50,6 +50,11 @@ def test_a_fit_counts_by_what_is_usual() -> None:
     assert scores["b1"] == pytest.approx((0.5 + 5) / 12)
 
 
+def test_the_last_digits_of_cosines_tell_nothing() -> None:
+    alike = fused({"seen": {"a1": 0.4000001, "b1": 0.4}}, {"seen": (0.40000005, 5e-8)})
+    assert alike == {"a1": 0.0, "b1": 0.0}
+
+
 def test_words_are_shares_of_the_best_fit_and_weak_ones_stay_weak() -> None:
     scores = fused({"narrated": {"a1": 8.0, "b1": 4.0}, "heard in words": {"b1": 3.0}}, {})
     assert scores == {"a1": 0.5, "b1": pytest.approx(0.75)}

@@ -85,7 +85,8 @@ def fused(ways: Fits, usual: Usual, same_words: bool = False) -> dict[str, float
         least = min(fits.values(), default=mean)  # of what is not among the nearest no more is known
         weight += OUTSTANDING
         for key in keys:
-            far = (fits.get(key, least) - mean) / max(deviation, 1e-6)
+            # Cosines of float32 differ by a little where what was seen is the same.
+            far = round(fits.get(key, least) - mean, 6) / max(deviation, 1e-6)
             scores[key] += min(max(far, 0.0), OUTSTANDING)
     if same_words and told:
         told = [{key: max(one[key] for one in told) for key in keys}]
