@@ -499,6 +499,33 @@ def test_a_call_by_its_token_is_a_round_and_none_of_it_is_words(caller, speaks) 
     assert session.ask("<call>look 0:01").text == "look 0:01" and len(tools.made) == 1
 
 
+def test_coverage_is_of_the_whole_video_whatever_tools_showed_or_told_of(caller, speaks) -> None:
+    """A model of this shape is shown what a tool gave back in the place of the film."""
+    film = drawn_clip(1, frames=20)
+    seconds = film.duration_seconds
+    for shows in (True, False):
+        session = ChatSession(*caller, max_new_tokens=24, tools=Bench(shows=shows))
+        session.add(film, file=FILE)
+        speaks += ["<call>look 0:02", "a red circle."]
+        (covered,) = session.ask("what is there at 0:02?").coverage
+        assert (covered.name, covered.duration_seconds) == ("clip1.mp4", seconds) and covered.has_sound
+        if shows:
+            assert (covered.frames, covered.seen_seconds, covered.looked_seconds) == (4, (2.0, 2.75), 1.0)
+            assert covered.sentence == f"saw 4 frames of clip1.mp4 (1.0 of {seconds:.1f} s), did not hear its sound"
+        else:
+            assert (covered.frames, covered.seen_seconds, covered.told_seconds) == (0, None, 1.0)
+            assert covered.sentence == f"was told of 1.0 s of {seconds:.1f} s of clip1.mp4"
+
+
+def test_what_is_shown_beside_the_whole_film_counts_with_it(model_and_processor, chooses) -> None:
+    session = session_with(model_and_processor, Bench(shows=True))
+    whole = session.ask("what is there?").coverage[0]
+    chooses("look")
+    (both,) = session.ask("what is at 0.5 s?").coverage
+    assert both.frames == whole.frames + 4 and both.heard_seconds == whole.heard_seconds > 0
+    assert both.looked_seconds is None and both.seen_seconds == (0.0, 2.75)
+
+
 def test_the_same_call_again_ends_the_calls(caller, speaks) -> None:
     tools = Bench(calls_per_turn=4)
     session = ChatSession(*caller, max_new_tokens=24, tools=tools)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from videollm.clips import Clip
 
 if TYPE_CHECKING:
-    from videollm.chat.timeline import Stretch, Timeline
+    from videollm.chat.timeline import Stretch
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class ClipCoverage:
         has_sound: whether the clip has sound.
         notes: what could not be read of the file.
         of_frames: how many pictures the clip has; None where nobody counted.
-        looked_seconds: how much of a long video lies in the stretches that were shown of it; None: it was shown whole.
+        looked_seconds: how much of it lies in the stretches that were shown of it; None: it was shown whole.
+        told_seconds: how much of it a tool told of in words, where nothing of it was shown.
     """
 
     name: str
@@ -39,15 +40,19 @@ class ClipCoverage:
     notes: tuple[str, ...] = ()
     of_frames: int | None = None
     looked_seconds: float | None = None
+    told_seconds: float = 0.0
 
     @property
     def sentence(self) -> str:
         """For example ``saw 16 of 96 frames of cut.mp4 (0.0-3.8 of 4.0 s), heard 4.0 s of 4.0 s``; of a long video
-        ``saw 24 of 86400 frames of talk.mp4 (6.0 of 3600.0 s), heard 6.0 s of 3600.0 s``.
+        ``saw 24 of 86400 frames of talk.mp4 (6.0 of 3600.0 s), heard 6.0 s of 3600.0 s``; of one that a tool told of
+        ``was told of 10.0 s of 3600.0 s of talk.mp4``.
         """
         total = f"{self.duration_seconds:.1f} s"
         heard = f"heard {self.heard_seconds:.1f} s of {total}"
-        if self.kind == "audio":
+        if self.told_seconds:
+            text = f"was told of {self.told_seconds:.1f} s of {total} of {self.name}"
+        elif self.kind == "audio":
             text = f"{heard} of {self.name}"
         elif self.seen_seconds is None:
             text = f"saw nothing of {self.name}"
@@ -61,8 +66,10 @@ class ClipCoverage:
             text = f"saw {self.frames}{of} frame{plural} of {self.name} ({where} of {total})"
             if self.heard_seconds:
                 text += f", {heard}"
+            elif not self.has_sound:
+                text += ", which has no sound"
             else:
-                text += ", did not hear its sound: this model has no ear" if self.has_sound else ", which has no sound"
+                text += ", did not hear its sound" + ("" if self.looked_seconds else ": this model has no ear")
         return "; ".join((text, *self.notes))
 
 
@@ -83,30 +90,35 @@ def covered(clip: Clip, *, seen: bool, heard: bool) -> ClipCoverage:
     )
 
 
-def covered_of_long(timeline: Timeline, shown: Mapping[Stretch, ClipCoverage]) -> ClipCoverage:
-    """What was shown of a long video: its stretches, as clips of their own, taken together."""
-    seen = [
+def covered_in_stretches(whole: ClipCoverage, shown: Mapping[Stretch, ClipCoverage]) -> ClipCoverage:
+    """What was shown of a video in stretches, as clips of their own, taken together.
+
+    Args:
+        whole: what was shown of it besides: nothing, or frames of all of it.
+        shown: the stretches.
+    """
+    ends = [whole.seen_seconds] if whole.seen_seconds else []
+    ends += [
         (at[0] + part.seen_seconds[0], at[0] + part.seen_seconds[1]) for at, part in shown.items() if part.seen_seconds
     ]
-    notes = dict.fromkeys(note for part in shown.values() for note in part.notes)
-    return ClipCoverage(
-        name=timeline.video,
-        kind="video" if timeline.frames else "audio",
-        duration_seconds=timeline.duration_seconds,
-        frames=sum(part.frames for part in shown.values()),
-        seen_seconds=(min(first for first, _ in seen), max(last for _, last in seen)) if seen else None,
-        heard_seconds=sum(part.heard_seconds for part in shown.values()),
-        has_sound=any(part.has_sound for part in shown.values()),
+    notes = dict.fromkeys(note for part in (whole, *shown.values()) for note in part.notes)
+    heard_seconds = whole.heard_seconds + sum(part.heard_seconds for part in shown.values())
+    return replace(
+        whole,
+        kind="audio" if not ends and heard_seconds else whole.kind,
+        frames=whole.frames + sum(part.frames for part in shown.values()),
+        seen_seconds=(min(first for first, _ in ends), max(last for _, last in ends)) if ends else None,
+        heard_seconds=min(heard_seconds, whole.duration_seconds),
+        has_sound=whole.has_sound or any(part.has_sound for part in shown.values()),
         notes=tuple(notes),
-        of_frames=timeline.frames or None,
-        looked_seconds=_length(list(shown)),
+        looked_seconds=None if whole.seen_seconds else length_of(list(shown)),
     )
 
 
 def _heard_seconds(clip: Clip) -> float:
     """How much of a clip's sound lies in its windows: overlaps counted once, and no more than there are samples."""
     pieces = [(w.start_seconds, w.start_seconds + w.duration_seconds) for w in clip.waveforms or ()]
-    return _length([
+    return length_of([
         (max(start, low), min(end, high))
         for start, end in clip.windows_seconds
         for low, high in pieces
@@ -114,7 +126,7 @@ def _heard_seconds(clip: Clip) -> float:
     ])  # fmt: skip
 
 
-def _length(stretches: Sequence[tuple[float, float]]) -> float:
+def length_of(stretches: Sequence[tuple[float, float]]) -> float:
     """How long stretches are together, overlaps counted once."""
     total, reached = 0.0, float("-inf")
     for start, end in sorted(stretches):

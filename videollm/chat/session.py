@@ -31,7 +31,7 @@ import torch
 from videollm.chat.cache import EncodedMedia, KeyValueCache, Position, prompt_positions
 from videollm.chat.calls import Evidence, Outcome, Tools, brief_call_in, call_in, may_become_a_call, shortened
 from videollm.chat.choice import choose_call, choose_function, video_meant
-from videollm.chat.coverage import ClipCoverage, covered, covered_of_long
+from videollm.chat.coverage import ClipCoverage, covered, covered_in_stretches, length_of
 from videollm.chat.generation import (
     Decoding,
     Finish,
@@ -660,7 +660,7 @@ class ChatSession:
         self.last = Answer(
             text=text,
             token_ids=tuple(token_ids),
-            coverage=self._coverage(plan.spans),
+            coverage=self._coverage(plan),
             finish=finish,
             dropped_turns=dropped,
             notes=tuple(notes),
@@ -1014,19 +1014,44 @@ class ChatSession:
 
     # -- small parts -----------------------------------------------------------------------------------------------
 
-    def _coverage(self, spans: Sequence[Any]) -> tuple[ClipCoverage, ...]:
-        """What a prompt shows: of each clip, and of each long video all stretches together."""
-        shown = {(span.clip, span.kind) for span in spans}
+    def _coverage(self, plan: _Plan) -> tuple[ClipCoverage, ...]:
+        """What a prompt shows of each clip and video, all stretches together; and what else its question is told of."""
+        shown = {(span.clip, span.kind) for span in plan.spans}
         found: dict[str, ClipCoverage] = {}
         stretches: dict[str, dict[Stretch, ClipCoverage]] = {}
-        for name in dict.fromkeys(span.clip for span in spans):
+        wholes: dict[str, ClipCoverage] = {}
+        for name in sorted(dict.fromkeys(span.clip for span in plan.spans), key=self._origins.__contains__):
             one = covered(self._clips[name], seen=(name, "video") in shown, heard=(name, "audio") in shown)
-            video, stretch = self._origins.get(name, (name, (0.0, 0.0)))
-            if video in self._timelines:
+            if name not in self._origins:
+                wholes[name] = found[name] = one
+                continue
+            video, stretch = self._origins[name]
+            whole = wholes.get(video) or self._nothing_of(video)
+            if whole is not None:
                 stretches.setdefault(video, {})[stretch] = one
-                one = covered_of_long(self._timelines[video], stretches[video])
+                one = covered_in_stretches(whole, stretches[video])
             found[one.name] = one
+        used = (*plan.used, *self._pending_used)
+        told = [one for one in used if one.how in ("narrated", "retrieved") and one.video not in found]
+        for video in dict.fromkeys(one.video for one in told):
+            whole = self._nothing_of(video)
+            if whole is not None:
+                seconds = length_of([(one.start_seconds, one.end_seconds) for one in told if one.video == video])
+                found[video] = replace(whole, told_seconds=min(seconds, whole.duration_seconds))
         return tuple(found.values())
+
+    def _nothing_of(self, video: str) -> ClipCoverage | None:
+        """The coverage of a video of this session of which nothing was shown; None: it is not here."""
+        if video in self._timelines:
+            timeline = self._timelines[video]
+            kind = "video" if timeline.frames else "audio"
+            return ClipCoverage(
+                video, kind, timeline.duration_seconds, 0, None, 0.0, False, of_frames=timeline.frames or None
+            )
+        if video not in self._clips:
+            return None
+        one = covered(self._clips[video], seen=True, heard=False)
+        return replace(one, frames=0, seen_seconds=None)
 
     def _open(self, path: Path, stretch: Stretch | None = None, survey: Survey | None = None) -> Clip:
         from videollm.media.decode_worker import open_clip
