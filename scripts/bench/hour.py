@@ -200,7 +200,7 @@ def prepared(film: Path, threads: int) -> tuple[Path, dict[str, float]]:
 def session_of(film: Path, index: Path, loaded: tuple[Any, Any]) -> ChatSession:
     """As `videollm chat FILM --segments 20 --index INDEX` begins one."""
     router = Router.of_model(*loaded, index=MomentStore.open(index))
-    session = ChatSession(*loaded, tools=router, calls=False)
+    session = ChatSession(*loaded, tools=router)
     session.watch(film, choose=lambda words: router.stretches(words, film))
     return session
 

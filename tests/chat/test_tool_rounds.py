@@ -633,6 +633,12 @@ def test_a_question_is_shown_all_or_what_fits_or_an_even_spread() -> None:
     for moment, looked_at in (((0.5, 1.0), (0.0, 1.75)), ((99.0, 99.5), (98.25, 100.0)), ((5, 80), (5, 35))):
         short = Timeline("v", FILE, line.segments, lambda words, at=moment: [at])
         assert short.fitting("x", 1).shown == (looked_at,)
+    for words, stretch in (
+        ("what happens at 0:42?", (40, 44)), ("and at 0:00", (0, 2)), ("what is between 0:30 and 0:35?", (30, 35)),
+    ):  # fmt: skip
+        assert found.fitting(words, 1).shown == (stretch,), "a time that the question names goes before what fits"
+        assert found.fitting(words, 1).moment is None
+    assert found.fitting("what happens at 3:20?", 1).shown == ((93, 96),), "the video has no such time"
     for seconds, length in ((5.0, 60.0), (31.0, 60.0), (20.0, 0.0)):
         with pytest.raises(ConfigError):
             Timeline.of("v", FILE, length, segment_seconds=seconds)

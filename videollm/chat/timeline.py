@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from videollm.chat.calls import AROUND_SECONDS, times_in
 from videollm.errors import ConfigError
 from videollm.media.sampling import windows
 
@@ -36,7 +37,8 @@ class Fitting:
 
     Attributes:
         shown: stretches, in their order, without those that are there already.
-        moment: the one that fits the words best, which is among what is shown or there; None where none was found.
+        moment: the one that was found to fit the words best, which is among what is shown or there; None where none
+            was, or where the words name a time.
     """
 
     shown: tuple[Stretch, ...]
@@ -98,8 +100,9 @@ class Timeline:
         return f"{self.video} lasts {self.duration_seconds:.1f} s: each question is shown what fits it of {of}"
 
     def fitting(self, question: str, most: int, without: Iterable[Stretch] = ()) -> Fitting:
-        """Stretches for a question: all segments where there is room; else the moment that fits its words best by
-        itself, looked at closely, and as far as there is room the segments that hold it and others that fit.
+        """Stretches for a question: all segments where there is room; else the moment that it names by its time, or
+        that fits its words best, by itself, looked at closely, and as far as there is room the segments that hold it
+        and others that fit.
 
         Args:
             question: the user's words.
@@ -107,7 +110,8 @@ class Timeline:
             without: stretches that are shown already; they count as chosen, and so does what lies in one of them.
         """
         there = list(without)
-        found = [] if self.choose is None else list(self.choose(question))
+        named = self._named(question)
+        found = named or ([] if self.choose is None else list(self.choose(question)))
         moment = self._looked_at(found[0]) if found else None
         if len(self.segments) <= most:
             chosen = list(self.segments)
@@ -117,7 +121,15 @@ class Timeline:
             step = len(self.segments) / most
             chosen = [self.segments[int((place + 0.5) * step)] for place in range(most)]
         new = (one for one in chosen if not any(start <= one[0] and one[1] <= end for start, end in there))
-        return Fitting(tuple(sorted(set(new))), moment)
+        return Fitting(tuple(sorted(set(new))), None if named else moment)
+
+    def _named(self, question: str) -> list[Stretch]:
+        """The stretch between the times that a question names, or around the one."""
+        times = [at for at in times_in(question) if at < self.duration_seconds]
+        if not times:
+            return []
+        around = AROUND_SECONDS if len(times) == 1 else 0.0
+        return [(max(0.0, min(times) - around), min(max(times) + around, self.duration_seconds))]
 
     def _looked_at(self, moment: Stretch) -> Stretch:
         """A moment, no shorter than can be looked at, and no longer than the longest segment."""
