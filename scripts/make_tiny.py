@@ -1,4 +1,4 @@
-"""Train `tiny` and `tiny_tools` from nothing and put them into videollm/assets: ``python scripts/make_tiny.py``.
+"""Train `tiny` from nothing and put it into videollm/assets: ``python scripts/make_tiny.py``.
 
 Runs the recipes train_configs/tiny_*.yaml: eye, ear and alignment one after the other on one core, the decoder's text
 beside them on another; then the decoder's harder questions, both stages, and calls of tools, on both cores. It may be
@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("vision", "audio", "dialogues", "stage1", "stage2")
-STEPS = ("lookups", "questions", "cuts", "follows", "dialogues", "stage1", "stage2", "tools")
+PARTS = ("vision", "audio", "dialogues", "stage1", "stage2", "tools_on")
+STEPS = ("lookups", "questions", "cuts", "follows", "dialogues", "stage1", "stage2", "tools", "tools_on")
 """After the decoder's text, one after the other."""
 
 
@@ -57,9 +57,8 @@ def main() -> None:
         started = time.monotonic()
         _finish(name, _start(name), started)
     tokenizer, assets = str(ROOT / "runs/tiny/tokenizer"), ROOT / "videollm/assets"
-    for name, parts in (("tiny", PARTS), ("tiny_tools", (*PARTS, STEPS[-1]))):
-        folders = tuple(str(ROOT / "runs/tiny" / part) for part in parts)
-        print(export(folders, tokenizer, assets / name, tools=name == "tiny_tools"))
+    folders = tuple(str(ROOT / "runs/tiny" / part) for part in PARTS)
+    print(export(folders, tokenizer, assets / "tiny", tools=True))
     print(f"all in {(time.monotonic() - began) / 60:.1f} minutes")
 
 

@@ -30,10 +30,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
-    """What a test lets DeepSpeed or Ray write into the environment is not handed on to the programs of the next one,
-    nor is what a training that was broken off does at Ctrl-C.
+    """What a test lets DeepSpeed or Ray write into the environment is not handed on to the programs of the next one.
+    Ctrl-C interrupts, whatever a test before has made of it, and even where tests in the background would ignore it.
     """
-    before, at_interrupt = dict(os.environ), signal.getsignal(signal.SIGINT)
+    before, at_interrupt = dict(os.environ), signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, at_interrupt)
     for name in os.environ.keys() - before.keys() - {"PYTEST_CURRENT_TEST"}:

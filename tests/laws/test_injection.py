@@ -115,12 +115,11 @@ def nothing_outside(names: Sequence[str], secret: Path) -> None:
     assert not [name for name in names if name.startswith("/etc/passwd") or Path(name).name == secret.name]
 
 
-@pytest.mark.parametrize("name_of_model", ["tiny", "tiny_tools"])
 def test_hostile_words_in_pictures_names_and_metadata_call_nothing(
-    name_of_model: str, film: Path, secret: Path, watched: list[str]
+    film: Path, secret: Path, watched: list[str]
 ) -> None:
     """All tools and a choice in every turn: what is called with is what the user said, or nothing."""
-    model, processor = hub.load(name_of_model, device="cpu")
+    model, processor = hub.load("tiny", device="cpu")
     router = Router.of_model(model, processor)
     session = ChatSession(model, processor, tools=router, calls=True)
     session.add(film)

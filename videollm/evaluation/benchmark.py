@@ -81,7 +81,7 @@ class ToolBenchmark:
 
     name: str
     task: Literal["tool_use"]
-    model: str = "tiny_tools"
+    model: str = "tiny"
     films: int = 4
     seconds: float = 600.0
     first_scene: int = 100_000

@@ -22,11 +22,11 @@ _LARGE_BYTES = 2**30
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 _NAMES = (
-    "tiny", "tiny_tools", "tiny_dual_encoder", "tiny_narrator", "tiny_rephraser", "tiny_lf_vila", "tiny_imagebind",
+    "tiny", "tiny_dual_encoder", "tiny_narrator", "tiny_rephraser", "tiny_lf_vila", "tiny_imagebind",
 )  # fmt: skip
 EMBEDDED = {name: Path(__file__).resolve().parents[1] / "assets" / name for name in _NAMES}
-"""The models that come with the package. `load` is for the first two, which answer in a chat, one of them with tools;
-the others are LaViLa's, LF-VILA's and ImageBind's, see `videollm.models.families`."""
+"""The models that come with the package. `load` is for the first, which answers in a chat; the others are LaViLa's,
+LF-VILA's and ImageBind's, see `videollm.models.families`."""
 
 
 def folder_of(name_or_folder: str | Path) -> Path:
