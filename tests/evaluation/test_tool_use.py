@@ -71,8 +71,8 @@ def test_questions_of_all_kinds_are_decided_by_the_film(film) -> None:
         if one.kind == "how":
             (thing,) = {thing for shown in film for thing in shown.names if thing in one.question}
             other = "red star" if thing != "red star" else "blue star"
-            assert one.right(one.truth.replace("It", f"The {thing}"))
-            assert not one.right(one.truth.replace("It", f"The {other}")) and not one.right(f"The {thing}.")
+            assert one.right(one.truth.replace(f"The {thing}", "It")) and f"The {thing} " in one.truth
+            assert not one.right(one.truth.replace(thing, other)) and not one.right(f"The {thing}.")
         elif one.kind == "part_begins":
             assert one.truth in ("0:00", "1:12")
             assert one.right(f"At {one.truth}.") and one.right(f"{one.truth}-2:00") and not one.right("At 0:01.")

@@ -377,6 +377,9 @@ def test_heads_and_bodies_that_trickle_in_are_cut_off(served, monkeypatch):
             with contextlib.suppress(TimeoutError):
                 answer = trickling.recv(65536)
                 break
+        trickling.settimeout(20)
+        while (more := trickling.recv(65536)) != b"":
+            answer += more
         assert answer.startswith(b"HTTP/1.1 408 ") and b"did not arrive in time" in answer
 
 

@@ -8,7 +8,7 @@ clips and about nothing that a film could show. All answers are the decoder's ow
 Right is, by kind of question:
 
 * ``look``, ``listen``: word for word what the world says of the scene.
-* ``how``: the same; the thing may be named instead of "it".
+* ``how``: the same; "it" may stand for the thing.
 * ``when``: the first time that is named lies in a scene that shows the thing, or from the start of a scene to the end
   of the sound in it: a moment that is found is a shot. A second time may be named, the end of a span.
 * ``narrate``: the things that are named are those that are there.
@@ -296,9 +296,9 @@ def _how(name: str, film: Sequence[Shown], rng: np.random.Generator) -> Asked | 
     if found is None:
         return None
     truth, thing = ask.moves_of(found[1]), name_of(found[1])
-    named = f"The {thing}{truth.removeprefix('It')}"
+    bare = f"It{truth.removeprefix(f'The {thing}')}"
     question = ask.ask_how(thing, rng, held_out=True)
-    return Asked(name, "how", question, truth, lambda answer: _same(truth)(answer) or _same(named)(answer))
+    return Asked(name, "how", question, truth, lambda answer: _same(truth)(answer) or _same(bare)(answer))
 
 
 def _named(text: str) -> set[str]:
