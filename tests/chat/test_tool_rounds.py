@@ -517,6 +517,19 @@ def test_coverage_is_of_the_whole_video_whatever_tools_showed_or_told_of(caller,
             assert covered.sentence == f"was told of 1.0 s of {seconds:.1f} s of clip1.mp4"
 
 
+def test_an_answer_rests_on_what_the_prompt_still_holds(caller, speaks) -> None:
+    """What came back for a question takes the place of what did before; what only follows it does not."""
+    tools = Bench()
+    session = ChatSession(*caller, max_new_tokens=24, tools=tools)
+    session.add(drawn_clip(1), file=FILE)
+    told = Evidence("clip1.mp4", 2.0, 3.0, "narrated")
+    speaks += ["<call>look 0:01", "yes.", "yes."]
+    assert session.ask("what is at 0:01?").used == session.ask("is it?").used == (told,)
+    tools.shows = True
+    speaks += ["<call>look 0:02", "yes."]
+    assert session.ask("and at 0:02?").used == (Evidence("clip1.mp4", 2.0, 2.75, "seen"),)
+
+
 def test_what_is_shown_beside_the_whole_film_counts_with_it(model_and_processor, chooses) -> None:
     session = session_with(model_and_processor, Bench(shows=True))
     whole = session.ask("what is there?").coverage[0]

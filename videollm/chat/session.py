@@ -704,8 +704,16 @@ class ChatSession:
                 found.append(Evidence(video, start + float(seconds[0]), start + float(seconds[-1]), "seen"))
             else:
                 found += [Evidence(video, start + a, start + b, "heard") for a, b in _joined(clip.windows_seconds)]
-        told = [one for turn in self._turns[plan.forgotten :] for one in turn.used]
+        told = [one for turn in self._still_read(plan) for one in turn.used]
         return tuple(dict.fromkeys((*plan.used, *self._pending_used, *found, *told)))
+
+    def _still_read(self, plan: _Plan) -> list[_Turn]:
+        """The turns of which a prompt holds what tools told of: where calls are a token, only what came back last."""
+        turns = self._turns[plan.forgotten :]
+        if not self.processor.call_token_ids:
+            return turns
+        last = max((place for place, turn in enumerate(turns) if turn.rounds), default=0)
+        return [] if plan.rounds else turns[last:]
 
     @property
     def _may_call(self) -> bool:
