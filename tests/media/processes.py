@@ -1,4 +1,4 @@
-"""Processes that media tests start, apart from what other tests of the same run left (multiprocessing's tracker)."""
+"""Processes that media tests start, apart from what stays of multiprocessing once any test of the run has used it."""
 
 import psutil
 
@@ -10,12 +10,13 @@ def own_children(recursive: bool = True) -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process().children(recursive=recursive)
-        if child.pid not in _OTHERS and not _tracks(child)
+        if child.pid not in _OTHERS and not _is_of_multiprocessing(child)
     ]
 
 
-def _tracks(child: psutil.Process) -> bool:
+def _is_of_multiprocessing(child: psutil.Process) -> bool:
+    """Its tracker, or the server that forks for it."""
     try:
-        return "resource_tracker" in " ".join(child.cmdline())
+        return "from multiprocessing." in " ".join(child.cmdline())
     except psutil.NoSuchProcess:
         return True
