@@ -413,7 +413,7 @@ def test_undo_retry_edit_and_clear(visit, served):
 def test_a_model_that_learned_to_call_tools_calls_them(visit, served, tmp_path):
     """And does not once that is taken off."""
     _, worker, _ = served
-    write_film(scenes_of(45.0, 7), tmp_path / "film.mp4")
+    write_film(scenes_of(150.0, 7), tmp_path / "film.mp4")
     one = visit()
     page = one.page
     assert "calls tools" in page.locator("#model").inner_text()
