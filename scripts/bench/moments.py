@@ -2,10 +2,11 @@
 
 Moments are synthetic but not shapeless: each video lies somewhere, each of its scenes near one of 2000 themes, of which
 few are common and many rare, and its windows around that; the width is that of LaViLa's dual encoder. Words name
-the theme. They are stored a video (500 moments) at a time, as `videollm index` does it. Searches ask by a vector near a
-moment's, as words would give it. Recall is against comparing with every vector; latency is of the whole
-`MomentStore.search`, in this process, one search after the other. Processor time is what all threads together took, and
-so, unlike latency, does not depend on what else the machine does.
+the theme. They are stored a video (500 moments) at a time, as `videollm index` does it; then what was replaced on the
+way is removed, as it would be some minutes later. Searches ask by a vector near a moment's, as words would give it.
+Recall is against comparing with every vector; latency is of the whole `MomentStore.search`, in this process, one search
+after the other. Processor time is what all threads together took, and so, unlike latency, does not depend on what else
+the machine does.
 
     python scripts/bench/moments.py [--moments 100000 1000000] [--queries 200] [--folder DIR]
 
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from videollm.moments.moment import Moment, Video
-from videollm.moments.store import MomentStore
+from videollm.moments.store import KEPT_VERSIONS, MomentStore
 from videollm.tools.index import TIDY_EVERY
 
 WIDTH, PER_VIDEO, PER_SCENE, THEMES, SECONDS = 256, 500, 10, 2000, 4.0
@@ -103,6 +105,10 @@ def searches(label: str, count: int, search) -> tuple[float, list]:
     return float(late), found
 
 
+def size_of(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
 def measure(folder: Path, count: int, queries: int) -> bool:
     themes = np.random.default_rng(0).standard_normal((THEMES, WIDTH), np.float32)
     videos = count // PER_VIDEO
@@ -110,12 +116,14 @@ def measure(folder: Path, count: int, queries: int) -> bool:
     store = MomentStore.create(place, {"seen": WIDTH}, {"seen": "synthetic"})
     stored = {video.path for video in store.videos()}
     missing = [number for number in range(videos) if f"{number}.mp4" not in stored]
-    before = f", {len(stored) * PER_VIDEO} of them stored before" if stored else ""
-    print(f"{count} moments of {videos} videos, {WIDTH} numbers each{before}", flush=True)
+    already = f", {len(stored) * PER_VIDEO} of them stored before" if stored else ""
+    print(f"{count} moments of {videos} videos, {WIDTH} numbers each{already}", flush=True)
     if missing:
         fill(store, missing, themes)
-    size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
-    print(f"  {size / 1e9:.2f} GB on disk, {count * WIDTH * 4 / 1e9:.2f} GB of it the vectors themselves", flush=True)
+        before = size_of(place)
+        store.tidy(timedelta(milliseconds=1))
+        print(f"  {before / 1e9:.2f} GB on disk with what was replaced in the last {KEPT_VERSIONS}, without it")
+    print(f"  {size_of(place) / 1e9:.2f} GB, {count * WIDTH * 4 / 1e9:.2f} GB of it the vectors themselves", flush=True)
 
     rng = np.random.default_rng(9)
     asked = rng.integers(0, count, queries)

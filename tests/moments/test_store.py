@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import numpy as np
 import pytest
@@ -243,11 +245,12 @@ def test_the_same_rows_at_once(tmp_path: Path) -> None:
 
 
 def test_many_vectors_are_found_through_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Made when there are enough, again when there are many more, and what is stored since is found, too."""
+    """Made when there are enough; it grows with what is stored, and its partitions stay as small as they were."""
+    lancedb = pytest.importorskip("lancedb")
     monkeypatch.setattr(store_module, "INDEXED_FROM", 300)
     monkeypatch.setattr(store_module, "INDEXED_EVERY", 50)
-    monkeypatch.setattr(store_module, "MOST_PARTS", 2)
-    monkeypatch.setattr(store_module, "PROBES", 4)
+    monkeypatch.setattr(store_module, "IN_A_PARTITION", 20)
+    monkeypatch.setattr(store_module, "PROBES", 8)
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((3100, 8), np.float32)
     store = MomentStore.create(tmp_path / "index", WIDTHS, ENCODERS)
@@ -262,35 +265,42 @@ def test_many_vectors_are_found_through_an_index(tmp_path: Path, monkeypatch: py
     def nearest(number: int, **options) -> float:
         return store.search(vectors={"seen": vectors[number] + 0.001}, limit=1, **options)[0].start_seconds / 4
 
-    def indexes() -> list[str]:
-        listed = lancedb.connect(tmp_path / "index").open_table("moments").list_indices()
-        return sorted(one.name for one in listed if one.name.startswith(("seen", "heard")))
+    def table() -> Any:
+        return lancedb.connect(tmp_path / "index").open_table("moments")
 
-    lancedb = pytest.importorskip("lancedb")
+    def indexes() -> list[str]:
+        return sorted(one.name for one in table().list_indices() if one.name.startswith(("seen", "heard")))
+
+    def partitions() -> int:
+        plan = table().search(vectors[0], vector_column_name="seen").distance_type("cosine").limit(1).analyze_plan()
+        (ranked,) = re.findall(r"partitions_ranked=(\d+),", plan)
+        return int(ranked)
+
     put_some(0, 200)
     store.tidy()
     assert indexes() == []
     put_some(200, 200)
     store.tidy()
-    assert indexes() == ["seen_of_400"]  # of what is heard, there are ten
+    assert indexes() == ["seen_by_20"] and partitions() == 20  # of what is heard, there are ten
     put_some(400, 100)
     store.tidy()
     put_some(500, 1)
-    assert indexes() == ["seen_of_400"]
     asked = [3, 250, 450, 500]
     assert [nearest(number) for number in asked] == asked
     assert nearest(450, paths=["400.mp4"]) == 450 and nearest(250, between_seconds=(1000, 1004)) == 250
     assert 400 <= nearest(3, paths=["400.mp4"]) < 500
     assert 200 <= nearest(3, between_seconds=(801, 1999)) < 500
     store.tidy()
-    assert indexes() == ["seen_of_400"] and nearest(500) == 500, "one is soon compared"
-    for number in (600, 700):
-        put_some(number, 100)
+    assert nearest(500) == 500, "one is soon compared"
+    for first, count in ((600, 100), (700, 100), (900, 2200)):
+        put_some(first, count)
         store.tidy()
-    assert indexes() == ["seen_of_701"] and nearest(750) == 750, "it had grown by too many parts"
-    put_some(900, 2200)
+    assert indexes() == ["seen_by_20"] and nearest(750) == 750 and nearest(3000) == 3000
+    assert 2901 / 80 < partitions() < 2901 / 5
+    monkeypatch.setattr(store_module, "IN_A_PARTITION", 50)
+    put_some(800, 60)
     store.tidy()
-    assert indexes() == ["seen_of_2901"] and nearest(3000) == 3000
+    assert indexes() == ["seen_by_50"] and nearest(830) == 830, "made by another version, it is made anew"
 
 
 DIVIDED = """

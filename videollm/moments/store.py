@@ -42,17 +42,15 @@ SCHEMES = ("s3", "gs", "az")
 """Object stores that an index may lie in; keys and regions come from the environment, as for the stores' own tools."""
 INDEXED_FROM = 50_000
 """Vectors of a kind from which they are found through an index of their own; fewer are all compared."""
-GROWN = 4
-"""Times the vectors of which an index was made, from which it is made anew, with as many partitions as fit."""
+IN_A_PARTITION = 1_000
+"""Vectors of an index that lie together, about: LanceDB's own 4,096 make a search compare eight times as many."""
 INDEXED_EVERY = 5_000
 """New vectors from which they are taken into an index; fewer are compared beside it."""
-MOST_PARTS = 8
-"""By which an index may have grown before it is made anew."""
-KEPT_VERSIONS = timedelta(hours=1)
+KEPT_VERSIONS = timedelta(minutes=10)
 """So long what was replaced stays on disk, for those who are just reading it."""
 CHANGE_TRIES = 10
 """Of a change to an index that another process came before."""
-PROBES = 16
+PROBES = 24
 """Partitions that are looked into. Each holds exact vectors, so nothing is lost but what lies in others."""
 LANCE_LOG = "warn,lance::index::vector::builder=error"
 """What LanceDB prints, where the environment does not say. As an index grows, it divides partitions that are too large
@@ -69,6 +67,11 @@ class MomentStore:
     def __init__(self, database: Any, address: str, encoders: Mapping[VectorKind, str]) -> None:
         self.address, self.encoders = address, dict(encoders)
         self._moments, self._videos = database.open_table("moments"), database.open_table("videos")
+        schema = self._moments.schema
+        self.widths: dict[VectorKind, int] = {
+            kind: schema.field(kind).type.list_size for kind in VECTOR_KINDS if kind in schema.names
+        }
+        """Numbers in a vector, by the kinds that are stored."""
         self._known: tuple[int, list[Video]] = (-1, [])
         self._samples: dict[VectorKind, tuple[int, np.ndarray]] = {}
 
@@ -160,12 +163,11 @@ class MomentStore:
             "video": [video.content] * len(moments),
             **{name: [getattr(one, name) for one in moments] for name in _TOLD},
         }
-        for kind in VECTOR_KINDS:
-            if kind in schema.names:
-                columns[kind] = _units([one.vectors.get(kind) for one in moments], schema.field(kind).type.list_size)
+        for kind, width in self.widths.items():
+            columns[kind] = _units([one.vectors.get(kind) for one in moments], width)
         rows = pa.table(columns, schema=schema)
         about = pa.Table.from_pylist([vars(video)], schema=self._videos.schema)
-        with _in_words(self.address):
+        with self._newest():
             before = self._stored(video.path)
             self._replace(self._moments, "id", rows, f"video = {_quoted(video.content)}")
             self._replace(self._videos, "path", about, f"path = {_quoted(video.path)}")
@@ -174,43 +176,41 @@ class MomentStore:
 
     def remove(self, path: str) -> None:
         """Take a video out; nothing happens where it is not in."""
-        with _in_words(self.address):
+        with self._newest():
             known = self._stored(path)
             if known is not None:
                 self._videos.delete(f"path = {_quoted(path)}")
                 self._forget(known.content)
 
-    def tidy(self) -> None:
-        """Join small files, take the newest moments into the indexes, and make those of vectors that are worth it."""
-        with _in_words(self.address):
-            _until_committed(partial(self._videos.optimize, cleanup_older_than=KEPT_VERSIONS))
-            left = [index.num_unindexed_rows for index in self._indexes(VECTOR_KINDS)]
-            if left and max(left) < INDEXED_EVERY:
-                return  # so few are soon compared, and each time an index grows, it is by a part that is searched apart
-            _until_committed(partial(self._moments.optimize, cleanup_older_than=KEPT_VERSIONS))
-            rows = self._moments.count_rows()
-            for kind in VECTOR_KINDS:
-                if kind in self._moments.schema.names and rows >= INDEXED_FROM:
-                    found = self._moments.count_rows(f"{kind} IS NOT NULL")
-                    _until_committed(partial(self._index_vectors, kind, found))
+    def tidy(self, kept: timedelta = KEPT_VERSIONS) -> None:
+        """Join small files, take the newest moments into the indexes, and make those of vectors that are worth it.
 
-    def _index_vectors(self, kind: VectorKind, rows: int) -> None:
-        """An index of exact vectors in partitions. Its name tells of how many vectors it was made."""
+        Args:
+            kept: for how long what was replaced stays on disk; none only where no other process reads or writes.
+        """
+        with self._newest():
+            _until_committed(self._videos, partial(self._videos.optimize, cleanup_older_than=kept))
+            left = [index.num_unindexed_rows for index in self._indexes(VECTOR_KINDS)]
+            if left and 0 < max(left) < INDEXED_EVERY:
+                return  # so few are soon compared, and an index is nearly made anew to take them in
+            _until_committed(self._moments, partial(self._moments.optimize, cleanup_older_than=kept))
+            if self._moments.count_rows() >= INDEXED_FROM:
+                for kind in self.widths:
+                    _until_committed(self._moments, partial(self._index_vectors, kind))
+
+    def _index_vectors(self, kind: VectorKind) -> None:
+        """An index of exact vectors in partitions, where there is none. It grows by itself, and keeps their size."""
         from lancedb.index import IvfFlat
 
-        made_of = {index: int(index.name.rpartition("_")[2]) for index in self._indexes([kind])}
-        newest = max(made_of, key=made_of.__getitem__, default=None)
-        if newest is None:
-            anew = rows >= INDEXED_FROM
-        else:
-            anew = rows >= GROWN * made_of[newest] or newest.num_segments > MOST_PARTS
-        name = f"{kind}_of_{rows}" if newest is None or anew else newest.name
-        if anew:
-            config = IvfFlat(distance_type="cosine", num_partitions=round(rows**0.5))
+        name = f"{kind}_by_{IN_A_PARTITION}"
+        there = {index.name for index in self._indexes([kind])}
+        if name not in there:
+            if self._moments.count_rows(f"{kind} IS NOT NULL") < INDEXED_FROM:
+                return
+            config = IvfFlat(distance_type="cosine", target_partition_size=IN_A_PARTITION)
             self._moments.create_index(kind, config=config, name=name)
-        for other in self._indexes([kind]):  # the one before; or of a run that was killed between the two
-            if other.name != name:
-                self._moments.drop_index(other.name)
+        for other in there - {name}:  # with partitions of another size
+            self._moments.drop_index(other)
 
     def _indexes(self, columns: Sequence[str]) -> list[Any]:
         return [index for index in self._moments.list_indices() if index.columns[0] in columns]
@@ -234,31 +234,40 @@ class MomentStore:
 
     def _forget(self, content: str) -> None:
         """The moments of a file that no path has any more."""
+        self._videos.checkout_latest()
         if not self._videos.count_rows(f"content = {_quoted(content)}"):
             self._moments.delete(f"video = {_quoted(content)}")
 
     # --- reading
 
+    @contextmanager
+    def _newest(self) -> Iterator[None]:
+        """Look once what other processes have stored; each look reads the names of all versions that are kept.
+
+        Videos come first: then the moments of all of them are seen.
+        """
+        with _in_words(self.address):
+            self._videos.checkout_latest()
+            self._moments.checkout_latest()
+            yield
+
     def videos(self) -> list[Video]:
         """What is stored, by path."""
-        with _in_words(self.address):
-            version = self._videos.version
-            if version != self._known[0]:
-                rows = self._videos.to_arrow().to_pylist()
-                self._known = version, sorted((Video(**row) for row in rows), key=lambda video: video.path)
-        return list(self._known[1])
+        with self._newest():
+            return list(self._all_videos())
 
-    @property
-    def widths(self) -> dict[VectorKind, int]:
-        """Numbers in a vector, by the kinds that are stored."""
-        schema = self._moments.schema
-        return {kind: schema.field(kind).type.list_size for kind in VECTOR_KINDS if kind in schema.names}
+    def _all_videos(self) -> list[Video]:
+        version = self._videos.version
+        if version != self._known[0]:
+            rows = self._videos.to_arrow().to_pylist()
+            self._known = version, sorted((Video(**row) for row in rows), key=lambda video: video.path)
+        return self._known[1]
 
     def moments(self, path: str, *, with_vectors: bool = False) -> list[Moment]:
         """What is told of the windows of a video, in their order; none where it is not stored."""
         columns = ["start_seconds", "end_seconds", "narration", "sound"]
-        kinds: list[VectorKind] = list(self.widths) if with_vectors else []
-        with _in_words(self.address):
+        with self._newest():
+            kinds: list[VectorKind] = list(self.widths) if with_vectors else []
             video = self._stored(path)
             if video is None:
                 return []
@@ -273,7 +282,7 @@ class MomentStore:
 
     def __len__(self) -> int:
         """Moments, those of videos that are just being stored included."""
-        with _in_words(self.address):
+        with self._newest():
             return self._moments.count_rows()
 
     def search(
@@ -297,13 +306,23 @@ class MomentStore:
         Raises:
             MomentIndexError: a vector of a kind or width that the index does not have.
         """
-        chosen = None if paths is None else set(paths)
-        among = [video for video in reversed(self.videos()) if chosen is None or video.path in chosen]
+        for kind, vector in (vectors or {}).items():
+            self._check(kind, vector)
+        with self._newest():
+            return self._search(words, vectors or {}, None if paths is None else set(paths), between_seconds, limit)
+
+    def _search(
+        self,
+        words: str | Mapping[Reason, str] | None,
+        vectors: Mapping[VectorKind, np.ndarray],
+        chosen: set[str] | None,
+        between_seconds: tuple[float, float] | None,
+        limit: int,
+    ) -> list[Found]:
+        among = [video for video in reversed(self._all_videos()) if chosen is None or video.path in chosen]
         by_content = {video.content: video.path for video in among}
         if not by_content or limit < 1:
             return []
-        for kind, vector in (vectors or {}).items():
-            self._check(kind, vector)
         where = []
         if chosen is not None:
             where.append(f"video IN ({', '.join(map(_quoted, by_content))})")
@@ -328,34 +347,33 @@ class MomentStore:
             return self._moments.search(vector, vector_column_name=kind).distance_type("cosine")
 
         said = dict.fromkeys(_WORDS.values(), words) if isinstance(words, str) else words or {}
-        with _in_words(self.address):
-            for column, way in _WORDS.items():
-                plain = _plain(said.get(way) or "")
-                if plain:
-                    collect(way, self._moments.search(plain, query_type="fts", fts_columns=column), where, READ)
-                    texts = {key: rows[key][column] for key in ways[way]}
-                    fits = ranking.in_order(ways[way], texts, said[way])
-                    # By id where they fit equally well: the index gives these in any order.
-                    ways[way] = dict(nlargest(POOL, fits.items(), key=lambda one: (round(one[1], 6), one[0])))
-            for kind, vector in (vectors or {}).items():
-                usual[kind] = self._usual(kind, vector)
-                query = near(kind, vector)
-                if few:
-                    query = query.bypass_vector_index()  # what is so few is sooner compared than looked for
-                most = 0 if where else PROBES  # 0: as many as it takes, where a filter leaves too few
-                collect(kind, query.minimum_nprobes(PROBES).maximum_nprobes(most), where, POOL)
-            # What is near in one sense need not be among the nearest in the other: how near it is there decides.
-            for kind, vector in vectors.items() if vectors and len(vectors) > 1 else ():
-                missing = sorted({key for fits in ways.values() for key in fits} - ways[kind].keys())
-                if missing:
-                    those = f"id IN ({', '.join(map(_quoted, missing))})"
-                    collect(kind, near(kind, vector).bypass_vector_index(), [those], len(missing))
+        for column, way in _WORDS.items():
+            plain = _plain(said.get(way) or "")
+            if plain:
+                collect(way, self._moments.search(plain, query_type="fts", fts_columns=column), where, READ)
+                texts = {key: rows[key][column] for key in ways[way]}
+                fits = ranking.in_order(ways[way], texts, said[way])
+                # By id where they fit equally well: the index gives these in any order.
+                ways[way] = dict(nlargest(POOL, fits.items(), key=lambda one: (round(one[1], 6), one[0])))
+        for kind, vector in vectors.items():
+            usual[kind] = self._usual(kind, vector)
+            query = near(kind, vector)
+            if few:
+                query = query.bypass_vector_index()  # what is so few is sooner compared than looked for
+            most = 0 if where else PROBES  # 0: as many as it takes, where a filter leaves too few
+            collect(kind, query.minimum_nprobes(PROBES).maximum_nprobes(most), where, POOL)
+        # What is near in one sense need not be among the nearest in the other: how near it is there decides.
+        for kind, vector in vectors.items() if len(vectors) > 1 else ():
+            missing = sorted({key for fits in ways.values() for key in fits} - ways[kind].keys())
+            if missing:
+                those = f"id IN ({', '.join(map(_quoted, missing))})"
+                collect(kind, near(kind, vector).bypass_vector_index(), [those], len(missing))
         return ranking.joined(rows, ways, usual, by_content, limit, same_words=isinstance(words, str))
 
     def familiar(self, words: str) -> tuple[float, float]:
         """How well words fit what is told of pictures and of sounds, at best: full-text fits, 0 where nothing fits."""
         found = []
-        with _in_words(self.address):
+        with self._newest():
             for column in _WORDS:
                 plain = _plain(words)
                 query = self._moments.search(plain, query_type="fts", fts_columns=column).select(["id", "_score"])
@@ -368,19 +386,20 @@ class MomentStore:
         Args:
             most: how many of each.
         """
-        with _in_words(self.address):
+        with self._newest():
             rows = self._moments.search().select(list(_WORDS)).limit(SAMPLE).to_list()
         narrations, sounds = (list(dict.fromkeys(row[column] for row in rows if row[column])) for column in _WORDS)
         return narrations[:most], sounds[:most]
 
     def _usual(self, kind: VectorKind, vector: np.ndarray) -> tuple[float, float]:
         """Mean and standard deviation of a vector's cosines with a sample of all windows."""
+        now = self._moments.version
         version, sample = self._samples.get(kind, (-1, None))
-        if sample is None or version != self._moments.version:
+        if sample is None or version != now:
             column = self._moments.search().select([kind]).limit(SAMPLE).to_arrow()[kind].combine_chunks().drop_null()
             width = len(vector)
             sample = column.flatten().to_numpy().reshape(-1, width)
-            self._samples[kind] = self._moments.version, sample
+            self._samples[kind] = now, sample
         cosines = sample @ (vector / np.linalg.norm(vector))
         return (float(cosines.mean()), float(cosines.std())) if len(cosines) else (0.0, 1.0)
 
@@ -393,10 +412,9 @@ class MomentStore:
             )
 
     def _check(self, kind: VectorKind, vector: np.ndarray) -> None:
-        schema = self._moments.schema
-        if kind not in schema.names:
+        width = self.widths.get(kind)
+        if width is None:
             raise MomentIndexError(f"{self.address} holds no vectors of kind {kind!r}; it has {_told(self.encoders)}")
-        width = schema.field(kind).type.list_size
         if vector.shape != (width,):
             raise MomentIndexError(
                 f"{self.address} holds {kind!r} vectors of {width} numbers by {self.encoders.get(kind)}, asked with "
@@ -422,8 +440,7 @@ def _connect(address: str | Path, must_exist: bool = False) -> Any:
         if Path(address).exists() and not Path(address).is_dir():
             raise MomentIndexError(f"{address} is a file, where an index is a folder; choose another name")
     with _in_words(address):
-        # Zero: what other processes have stored is seen at once.
-        return lancedb.connect(str(address), read_consistency_interval=timedelta(0))
+        return lancedb.connect(str(address))  # what others have stored is looked for by `MomentStore._newest`
 
 
 @contextmanager
@@ -461,12 +478,13 @@ def _index_columns(moments: Any) -> None:
             if not any(list(one.columns) == [column] for one in moments.list_indices()):
                 moments.create_index(column, config=config)
 
-        _until_committed(make)
+        _until_committed(moments, make)
 
 
-def _until_committed(change: Callable[[], object]) -> None:
+def _until_committed(table: Any, change: Callable[[], object]) -> None:
     """Does what another process may come before: not all of LanceDB's changes are tried again by itself."""
     for attempt in count(1):
+        table.checkout_latest()
         try:
             change()
             return
