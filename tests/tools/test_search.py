@@ -6,8 +6,10 @@ import csv
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("lancedb", reason="lancedb (the index extra) is not installed")
@@ -19,6 +21,7 @@ from videollm.data.sounds import synthesise
 from videollm.data.world import SoundEvent
 from videollm.data.world_files import test_scene as kept_scene
 from videollm.data.world_files import write_scene
+from videollm.data.world_sounds import COUNTED, Statement, wording
 from videollm.errors import ConfigError, MediaError, MomentIndexError
 from videollm.media.decode_worker import close_server, inspect_clip, open_clip
 from videollm.media.write import write_sound
@@ -101,6 +104,31 @@ def test_words_beside_an_example_say_what_it_does_not_show(store, films, encoder
 def test_what_is_heard_is_not_looked_for_in_what_is_seen(store) -> None:
     assert not search(store, "thing", heard="nowhere")[0].why.keys() - {"narrated"}
     assert set(search(store, "", heard="hear")[0].why) == {"heard in words"}
+
+
+def test_sounds_named_in_sentences_of_a_new_form(tmp_path: Path) -> None:
+    """Of windows with two sounds or one, those of both are found; the sentence as a whole is nearer to others."""
+    ear = load_sound_encoder("tiny_imagebind", "cpu")
+    kinds = ("hum", "noise", "rising tone", "falling tone", "music", "speech", "beeps", "clicks")
+    pairs = list(combinations(kinds, 2))
+    store = MomentStore.create(tmp_path / "index", {"heard": ear.width}, {"heard": ear.name})
+    for heard in [*pairs, *((kind,) for kind in kinds)]:
+        sounds = tuple(SoundEvent(kind, 2.0 * n, 2.0 * n + 2, 3, 0.5, 1) for n, kind in enumerate(heard))
+        scene = replace(kept_scene("one", "seen", 0), duration_seconds=4.0, sounds=sounds, has_sound_track=True)
+        samples = synthesise(scene, 16000, 1)
+        assert samples is not None
+        write_sound(tmp_path / "one.wav", Waveform(samples, 16000))
+        vector = ear.clips([open_clip(tmp_path / "one.wav", sound=ear.sound)])[0]
+        told = Moment(0.0, 4.0, "", "", {"heard": vector})  # type: ignore[dict-item]
+        store.put(Video(" ".join(heard), " ".join(heard), 4.0, 1, "test"), [told])
+    rng = np.random.default_rng(0)
+    by_phrases = as_a_whole = 0
+    for first, second in pairs * 2:
+        said = Statement(tuple((kind, 3 if kind in COUNTED else None) for kind in (first, second)), ordered=True)
+        words = wording(said, rng, held_out=True)
+        by_phrases += search(store, heard=words, ear=ear, text=False)[0].path == f"{first} {second}"
+        as_a_whole += store.search(vectors={"heard": ear.words(words)})[0].path == f"{first} {second}"
+    assert by_phrases >= 53 and as_a_whole <= 50, (by_phrases, as_a_whole)
 
 
 def test_an_example_that_cannot_be_compared(store, films, encoder, ear, tmp_path: Path) -> None:

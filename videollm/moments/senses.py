@@ -5,12 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-_BOUNDARY = re.compile(r"\s*[,;:]\s+|\.\s+|\s+(?:while|with|and|as|when|but|then)\s+", re.IGNORECASE)
+_BOUNDARY = re.compile(
+    r"\s*[,;:]\s+|\.\s+|\s+(?:as well as|followed by|while|with|and|as|when|but|then)\s+", re.IGNORECASE
+)
 _HEARING = re.compile(
     r"\b(?:hear|hears|heard|hearing|sounds?|sounding|audible|listen|listens|listening)\b", re.IGNORECASE
 )
 FAMILIAR = 1.0
 """A phrase whose best full-text fit is below has no telling word in common with what the index tells."""
+
+
+def phrases(text: str) -> list[tuple[int, int]]:
+    """Start and end of each phrase of a text, which is cut at commas and conjunctions."""
+    found, at = [], 0
+    for cut in [*_BOUNDARY.finditer(text), None]:
+        start, end = at, len(text) if cut is None else cut.start()
+        at = end if cut is None else cut.end()
+        if text[start:end].strip():
+            found.append((start, end))
+    return found
 
 
 def by_sense(
@@ -20,8 +33,8 @@ def by_sense(
 ) -> tuple[str, str]:
     """The words of a query about what is seen, and those about what is heard; one of both may be empty.
 
-    The query is cut into phrases at commas and conjunctions. A phrase that says "hear" or "sound" is about a sound; any
-    other is about whatever is told with its words.
+    The query is cut into `phrases`. A phrase that says "hear" or "sound" is about a sound; any other is about whatever
+    is told with its words.
 
     Args:
         query: as a person wrote it.
@@ -32,13 +45,8 @@ def by_sense(
     Returns:
         two texts; where nothing can be told apart, both are the query.
     """
-    phrases, at = [], 0
-    for cut in [*_BOUNDARY.finditer(query), None]:
-        start, end = at, len(query) if cut is None else cut.start()
-        at = end if cut is None else cut.end()
-        if query[start:end].strip():
-            phrases.append((start, end))
-    heard = [_is_heard(query[start:end], familiar, sounds_like) for start, end in phrases]
+    cut = phrases(query)
+    heard = [_is_heard(query[start:end], familiar, sounds_like) for start, end in cut]
     known = {one for one in heard if one is not None}
     if not known:
         return query, query
@@ -50,12 +58,12 @@ def by_sense(
         mine = [place for place, one in enumerate(heard) if one is sense]
         if not mine:
             told.append("")
-        elif len(mine) == len(phrases):
+        elif len(mine) == len(cut):
             told.append(query)
         elif mine == list(range(mine[0], mine[-1] + 1)):  # neighbours keep the words between them
-            told.append(query[phrases[mine[0]][0] : phrases[mine[-1]][1]])
+            told.append(query[cut[mine[0]][0] : cut[mine[-1]][1]])
         else:
-            told.append(", ".join(query[start:end] for start, end in (phrases[place] for place in mine)))
+            told.append(", ".join(query[start:end] for start, end in (cut[place] for place in mine)))
     return told[0], told[1]
 
 

@@ -20,7 +20,7 @@ from videollm.media.sampling import FrameSampling, SoundSampling
 from videollm.media.source import Limits
 from videollm.media.write import atomic, cut_clip
 from videollm.moments.moment import Found, Reason, VectorKind
-from videollm.moments.senses import by_sense
+from videollm.moments.senses import by_sense, phrases
 from videollm.moments.store import MomentStore
 from videollm.tools.narrate import LONG_FILE, clock
 
@@ -96,7 +96,7 @@ def search(
         if long is not None:
             vectors["long"] = long.words(sight)
     if sounds.strip() and ear is not None and "heard" not in vectors:
-        vectors["heard"] = ear.words(sounds)
+        vectors["heard"] = _sounds_named(ear, sounds)
     return store.search(said if text else None, vectors, paths=paths, between_seconds=between_seconds, limit=limit)
 
 
@@ -116,6 +116,18 @@ def _ears_judgement(
         return heard > seen
 
     return sounds_like
+
+
+def _sounds_named(ear: SoundEncoder, words: str) -> np.ndarray:
+    """The vector of words about sounds: the mean over their phrases, as that of a window is the mean over its segments.
+
+    An ear reads the name of a sound in any phrase, and sentences that name several only if it has learned such.
+    """
+    import numpy as np
+
+    parts = [words[start:end] for start, end in phrases(words)] or [words]
+    mean = np.mean([ear.words(part) for part in parts], axis=0)
+    return mean / np.linalg.norm(mean)
 
 
 @lru_cache(maxsize=8)
