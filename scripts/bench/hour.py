@@ -19,8 +19,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -223,24 +224,26 @@ def answered(session: ChatSession, asked: Sequence[Asked], log: Path) -> tuple[l
 
 
 def second_turns(
-    sessions: Sequence[ChatSession], asked: Sequence[Sequence[Asked]], rounds: int
+    opened: Sequence[Callable[[], ChatSession]], asked: Sequence[Sequence[Asked]], rounds: int
 ) -> tuple[list[list[float]], list[list[int]]]:
     """Seconds up to the first word of a second question, about another moment than the first, and the bytes that the
-    session holds then; the sessions in turn, each time from a new conversation.
+    session holds then; the films in turn, about questions of one kind, each time in a new session: one that was asked
+    before about a few minutes has seen most of them.
     """
-    taken: list[list[float]] = [[] for _ in sessions]
-    held: list[list[int]] = [[] for _ in sessions]
+    taken: list[list[float]] = [[] for _ in opened]
+    held: list[list[int]] = [[] for _ in opened]
     for number in range(rounds + 1):  # the first round warms up
-        for place, (session, questions) in enumerate(zip(sessions, asked, strict=True)):
-            first, second = (questions[(2 * number + at) % len(questions)].question for at in (0, 1))
+        for place, (anew, questions) in enumerate(zip(opened, asked, strict=True)):
+            session = anew()
+            turn, kind = divmod(number, len(KINDS))
+            of_kind = [one.question for one in questions if one.kind == KINDS[kind]]
+            first, second = (of_kind[(2 * turn + at) % len(of_kind)] for at in (0, 1))
             session.ask(first)
             started = time.perf_counter()
             session.ask(second, max_new_tokens=1)
             if number:
                 taken[place].append(time.perf_counter() - started)
                 held[place].append(session.memory_bytes)
-            session.undo()
-            session.undo()
     return taken, held
 
 
@@ -250,7 +253,7 @@ def main() -> int:
     parser.add_argument("--short", type=float, default=5, help="the film of so many minutes that it is compared with")
     parser.add_argument("--seed", type=int, default=0, help="another gives other films and questions")
     parser.add_argument("--questions", type=int, default=120)
-    parser.add_argument("--rounds", type=int, default=15, help="of second questions")
+    parser.add_argument("--rounds", type=int, default=16, help="of second questions")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--films", type=Path, default=Path("runs/hour"), help="keeps films and indexes; default: runs/hour"
@@ -280,8 +283,8 @@ def main() -> int:
         f"first citation right: {sum(right)} of {len(right)} ({sum(right) / len(right):.1%}): {each}; {log}", flush=True
     )
 
-    sessions = [session_of(film, index, loaded) for film, index in zip(films, indexes, strict=True)]
-    (few, many), held_then = second_turns(sessions, asked, args.rounds)
+    opened = [partial(session_of, film, index, loaded) for film, index in zip(films, indexes, strict=True)]
+    (few, many), held_then = second_turns(opened, asked, args.rounds)
     later = statistics.median(b / a for a, b in zip(few, many, strict=True))
     held = [statistics.median(bytes_) for bytes_ in held_then]
     grown = held[1] / held[0]

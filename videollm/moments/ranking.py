@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -39,6 +40,7 @@ def ranks_of(fits: Mapping[str, float]) -> dict[str, int]:
     return {key: first[round(fit, 6)] for key, fit in fits.items()}
 
 
+@lru_cache(maxsize=65_536)
 def pairs_of(words: str) -> frozenset[tuple[str, str]]:
     """Words that stand side by side within a sentence, articles left out."""
     sentences = (re.findall(r"[^\W_]+", part) for part in re.split(r"[.;:!?()\n]", words.casefold()))
