@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -127,6 +128,27 @@ def test_a_stretch_with_a_survey_is_the_same(tmp_path: Path, name: str) -> None:
             np.testing.assert_array_equal(known.frames.seconds, plain.frames.seconds)
         for ours, theirs in zip(known.waveforms or (), plain.waveforms or (), strict=True):
             np.testing.assert_array_equal(ours.samples, theirs.samples)
+
+
+@pytest.mark.parametrize("start, end, openings", [(0.4, 1.4, 2), (1.2, 2.0, 1), (2.3, 3.0, 1)])
+def test_pictures_and_sound_of_one_opening(film, monkeypatch, start: float, end: float, openings: int) -> None:
+    """The sound is as if read alone; near the beginning, where nobody seeks, the file is opened again."""
+    survey = decode_worker.survey_file(film)
+    opened = []
+    really = av.open
+    monkeypatch.setattr(av, "open", lambda *args, **more: opened.append(1) or really(*args, **more))
+    reads = []
+    for frames in (EVERY, None):
+        opened.clear()
+        with open_source(film) as source:
+            clip = reading.clip_of(
+                source, frames=frames, sound=SOUND, decoder="pyav", stretch=(start, end), survey=survey
+            )
+        reads.append((clip, len(opened)))
+    (both, times), (alone, _) = reads
+    assert times == openings and both.frames is not None and both.waveforms and alone.waveforms
+    assert numbers_of(both) == list(range(round(start * 25), round(end * 25)))
+    np.testing.assert_array_equal(both.waveforms[0].samples, alone.waveforms[0].samples)
 
 
 def test_a_survey_saves_the_look_and_says_nothing_of_a_changed_file(tmp_path: Path, monkeypatch) -> None:

@@ -592,14 +592,15 @@ def _work(media_fd: int, socket_fd: int, server: int, libc: ctypes.CDLL | None) 
     os._exit(0)
 
 
-def _take(sock: socket.socket, count: int) -> bytes:
-    block = bytearray()
-    while len(block) < count:
-        more = sock.recv(count - len(block))
-        if not more:
+def _take(sock: socket.socket, count: int) -> bytearray:
+    block = bytearray(count)
+    left = memoryview(block)
+    while left:
+        got = sock.recv_into(left)
+        if not got:
             raise EOFError
-        block += more
-    return bytes(block)
+        left = left[got:]
+    return block
 
 
 def _send(sock: socket.socket, arrays: Sequence[np.ndarray]) -> None:

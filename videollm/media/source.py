@@ -13,7 +13,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
 from videollm.errors import MediaError, MediaLimitError, MediaNotFoundError, MediaUnreadableError
@@ -143,12 +143,31 @@ class SourceFile:
 
     def __post_init__(self) -> None:
         self._hash: str | None = None
+        self._left: InputContainer | None = None
 
     def __enter__(self) -> SourceFile:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        left = self.take()
+        if left is not None:
+            left.close()
         self.handle.close()
+
+    def leave(self, container: InputContainer) -> None:
+        """Keep a container that was read for whoever reads next."""
+        before = self.take()
+        if before is not None:
+            before.close()
+        self._left = container
+
+    def take(self) -> InputContainer | None:
+        """The container that was left, with all of its streams; whoever takes it closes it."""
+        left, self._left = self._left, None
+        for stream in () if left is None else left.streams:
+            with suppress(AttributeError, ValueError):
+                stream.discard = Discard.default
+        return left
 
     @property
     def size_bytes(self) -> int:
@@ -423,8 +442,15 @@ def unknown_container(source: SourceFile, head: bytes) -> MediaUnreadableError:
 
 
 @contextmanager
-def opened_container(source: SourceFile, container_format: str) -> Iterator[InputContainer]:
+def opened_container(
+    source: SourceFile, container_format: str, *, leave: bool = False, used: bool = False
+) -> Iterator[InputContainer]:
     """FFmpeg's view of a file, with every way to a second file closed.
+
+    Args:
+        leave: leave it open for the next who takes a used one: to read the index of a long file takes longer than to
+            read a stretch of it.
+        used: take the one that was left, if any, wherever in the file it stands; seek before reading.
 
     Raises:
         MediaUnreadableError: FFmpeg cannot read the container.
@@ -434,6 +460,12 @@ def opened_container(source: SourceFile, container_format: str) -> Iterator[Inpu
     def refuse(url: str, flags: int, options: dict[str, str]) -> Any:
         raise OSError(errno.EACCES, "a media file may not open another file")
 
+    if used and (taken := source.take()) is not None:
+        try:
+            yield taken
+        finally:
+            taken.close()
+        return
     limits = source.limits
     options = {
         "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,apng,ogg,wav,mp3,flac,aac,aiff,au,caf,wv,"
@@ -461,7 +493,12 @@ def opened_container(source: SourceFile, container_format: str) -> Iterator[Inpu
                 f"{source.name}: the file holds {len(container.streams)} streams, the limit is {limits.streams}"
             )
         yield container
-    finally:
+    except BaseException:
+        container.close()
+        raise
+    if leave:
+        source.leave(container)
+    else:
         container.close()
 
 

@@ -487,7 +487,7 @@ def _frames_by_runs(
         _MissingFrame: one did not come, or is marked as damaged.
     """
     can_seek = container_format in ("mov", "matroska")
-    with opened_container(source, container_format) as container:
+    with opened_container(source, container_format, leave=True) as container:
         stream = choose_streams(source, container).video
         assert stream is not None
         _discard_others(container, {stream.index})
