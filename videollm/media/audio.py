@@ -153,7 +153,7 @@ def _decode(
     pieces: list[Waveform] = []
     damaged, last_error = 0, "no samples"
     budget = source.limits.sound_bytes
-    seeks = container_format == "mov" and all(start > PREROLL_SECONDS for start, _ in stretches)
+    seeks = all(start > PREROLL_SECONDS for start, _ in stretches)
     with opened_container(source, container_format, used=seeks) as container:
         stream = choose_streams(source, container).audio
         assert stream is not None

@@ -95,8 +95,8 @@ def open_clip(
         limits: what the file may cost.
         name: what to call the clip; the file name if None.
         start_seconds, end_seconds: the stretch of the file that is read, see `read_clip`.
-        survey: of `survey_file`; a stretch of a long file is then read as fast as one of a short file. Where the file
-            has changed since, it is not used.
+        survey: of `survey_file`; a stretch of a long file is then read without looking through all of it. Where the
+            file has changed since, it is not used.
 
     Raises:
         MediaNotFoundError, MediaUnreadableError, MediaLimitError: as `read_clip`, and over a limit of wall time,
@@ -413,28 +413,11 @@ class _Worker:
 
 def _receive(source: SourceFile, sock: socket.socket, deadline: float) -> tuple[dict[str, Any], list[np.ndarray]]:
     """What a worker sends, checked against the limits before any memory is taken for it."""
-
-    def fill(view: memoryview) -> None:
-        while view:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            sock.settimeout(left)
-            count = sock.recv_into(view)
-            if count == 0:
-                raise EOFError
-            view = view[count:]
-
-    def take(count: int) -> bytes:
-        block = bytearray(count)
-        fill(memoryview(block))
-        return bytes(block)
-
-    length = _LENGTH.unpack(take(_LENGTH.size))[0]
+    length = _LENGTH.unpack(_take(sock, _LENGTH.size, deadline))[0]
     if length > HEADER_BYTES:
         raise _garbled(source)
     try:
-        header = json.loads(take(length))
+        header = json.loads(_take(sock, length, deadline))
         wanted = [(str(dtype), tuple(int(n) for n in shape)) for dtype, shape in header.get("arrays", ())]
     except (ValueError, TypeError, AttributeError):
         raise _garbled(source) from None
@@ -449,7 +432,7 @@ def _receive(source: SourceFile, sock: socket.socket, deadline: float) -> tuple[
     arrays = [np.empty(shape, dtype) for dtype, shape in wanted]
     for each in arrays:
         if each.nbytes:
-            fill(each.data.cast("B"))
+            _fill(sock, each.data.cast("B"), deadline)
     return header, arrays
 
 
@@ -592,15 +575,23 @@ def _work(media_fd: int, socket_fd: int, server: int, libc: ctypes.CDLL | None) 
     os._exit(0)
 
 
-def _take(sock: socket.socket, count: int) -> bytearray:
+def _take(sock: socket.socket, count: int, deadline: float | None = None) -> bytearray:
     block = bytearray(count)
-    left = memoryview(block)
-    while left:
-        got = sock.recv_into(left)
-        if not got:
-            raise EOFError
-        left = left[got:]
+    _fill(sock, memoryview(block), deadline)
     return block
+
+
+def _fill(sock: socket.socket, view: memoryview, deadline: float | None = None) -> None:
+    while view:
+        if deadline is not None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            sock.settimeout(left)
+        count = sock.recv_into(view)
+        if count == 0:
+            raise EOFError
+        view = view[count:]
 
 
 def _send(sock: socket.socket, arrays: Sequence[np.ndarray]) -> None:

@@ -149,24 +149,18 @@ class SourceFile:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        left = self.take()
-        if left is not None:
-            left.close()
+        self.leave(None)
         self.handle.close()
 
-    def leave(self, container: InputContainer) -> None:
-        """Keep a container that was read for whoever reads next."""
-        before = self.take()
-        if before is not None:
-            before.close()
+    def leave(self, container: InputContainer | None) -> None:
+        """Keep a container that was read, in place of the one before, for whoever takes it."""
+        if self._left is not None:
+            self._left.close()
         self._left = container
 
     def take(self) -> InputContainer | None:
-        """The container that was left, with all of its streams; whoever takes it closes it."""
+        """The container that was left; whoever takes it closes it."""
         left, self._left = self._left, None
-        for stream in () if left is None else left.streams:
-            with suppress(AttributeError, ValueError):
-                stream.discard = Discard.default
         return left
 
     @property
@@ -448,8 +442,8 @@ def opened_container(
     """FFmpeg's view of a file, with every way to a second file closed.
 
     Args:
-        leave: leave it open for the next who takes a used one: to read the index of a long file takes longer than to
-            read a stretch of it.
+        leave: leave an mp4's open for the next who takes a used one: to read the index of a long one takes longer than
+            to read a stretch of it.
         used: take the one that was left, if any, wherever in the file it stands; seek before reading.
 
     Raises:
@@ -462,6 +456,7 @@ def opened_container(
 
     if used and (taken := source.take()) is not None:
         try:
+            discard_others(taken, {stream.index for stream in taken.streams})
             yield taken
         finally:
             taken.close()
@@ -496,10 +491,17 @@ def opened_container(
     except BaseException:
         container.close()
         raise
-    if leave:
+    if leave and container_format == "mov":
         source.leave(container)
     else:
         container.close()
+
+
+def discard_others(container: InputContainer, wanted: set[int]) -> None:
+    """Let the demuxer skip what nobody asked for."""
+    for stream in container.streams:
+        with suppress(AttributeError, ValueError):
+            stream.discard = Discard.default if stream.index in wanted else Discard.all
 
 
 def container_error(source: SourceFile, container_format: str, error: Exception) -> MediaError:

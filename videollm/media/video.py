@@ -36,7 +36,6 @@ import numpy as np
 from av.container import InputContainer
 from av.filter import Graph
 from av.sidedata.sidedata import Type as SideDataType
-from av.stream import Discard
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
@@ -50,6 +49,7 @@ from videollm.media.source import (
     check_duration,
     check_pixels,
     choose_streams,
+    discard_others,
     display_size,
     frame_rate_error,
     memory_error,
@@ -116,7 +116,7 @@ def scan_packets(source: SourceFile, container: InputContainer, streams: Sequenc
     hours = source.limits.duration_seconds / 3600
     sound_limit = int(max(limit, hours * 3600 * 1000))
     kinds = {stream.index: stream.type for stream in streams}
-    _discard_others(container, set(found))
+    discard_others(container, set(found))
     with suppress(av.FFmpegError):
         for packet in container.demux(list(streams)):
             if packet.size == 0:
@@ -130,13 +130,6 @@ def scan_packets(source: SourceFile, container: InputContainer, streams: Sequenc
             if len(scan.pts) > (limit if kinds[packet.stream_index] == "video" else sound_limit):
                 raise MediaLimitError(f"{source.name}: more than {limit:,} pictures or pieces of sound; cut the file")
     return found
-
-
-def _discard_others(container: InputContainer, wanted: set[int]) -> None:
-    """Let the demuxer skip what nobody asked for."""
-    for stream in container.streams:
-        with suppress(AttributeError, ValueError):
-            stream.discard = Discard.default if stream.index in wanted else Discard.all
 
 
 def timetable(
@@ -293,7 +286,7 @@ def _times_by_decoding(
 
 
 def _all_frames(container: InputContainer, stream: VideoStream, decoding: _Decoding) -> Iterator[VideoFrame]:
-    _discard_others(container, {stream.index})
+    discard_others(container, {stream.index})
     with suppress(av.FFmpegError):
         for packet in container.demux(stream):
             if packet.size == 0 or packet.is_corrupt:
@@ -490,7 +483,7 @@ def _frames_by_runs(
     with opened_container(source, container_format, leave=True) as container:
         stream = choose_streams(source, container).video
         assert stream is not None
-        _discard_others(container, {stream.index})
+        discard_others(container, {stream.index})
         decoding = _Decoding(source, stream)
         packets = _numbered(container, stream, 0)
         at = 0  # the packet that comes next

@@ -40,7 +40,7 @@ def ranks_of(fits: Mapping[str, float]) -> dict[str, int]:
     return {key: first[round(fit, 6)] for key, fit in fits.items()}
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=8192)  # the texts of some searches: many windows tell the same
 def pairs_of(words: str) -> frozenset[tuple[str, str]]:
     """Words that stand side by side within a sentence, articles left out."""
     sentences = (re.findall(r"[^\W_]+", part) for part in re.split(r"[.;:!?()\n]", words.casefold()))

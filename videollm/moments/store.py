@@ -191,7 +191,7 @@ class MomentStore:
         with self._newest():
             _until_committed(self._videos, partial(self._videos.optimize, cleanup_older_than=kept))
             left = [index.num_unindexed_rows for index in self._indexes(VECTOR_KINDS)]
-            if left and 0 < max(left) < INDEXED_EVERY:
+            if 0 < max(left, default=0) < INDEXED_EVERY:
                 return  # so few are soon compared, and an index is nearly made anew to take them in
             _until_committed(self._moments, partial(self._moments.optimize, cleanup_older_than=kept))
             if self._moments.count_rows() >= INDEXED_FROM:
@@ -266,8 +266,8 @@ class MomentStore:
     def moments(self, path: str, *, with_vectors: bool = False) -> list[Moment]:
         """What is told of the windows of a video, in their order; none where it is not stored."""
         columns = ["start_seconds", "end_seconds", "narration", "sound"]
+        kinds: list[VectorKind] = list(self.widths) if with_vectors else []
         with self._newest():
-            kinds: list[VectorKind] = list(self.widths) if with_vectors else []
             video = self._stored(path)
             if video is None:
                 return []
