@@ -19,8 +19,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -223,28 +223,54 @@ def answered(session: ChatSession, asked: Sequence[Asked], log: Path) -> tuple[l
     return right, of_kind
 
 
+@dataclass
+class SecondTurns:
+    """Of one film, for each round: seconds up to the first word of the second question, the bytes that the session
+    holds then, and the pictures that it has been shown."""
+
+    taken: list[float] = field(default_factory=list)
+    held: list[int] = field(default_factory=list)
+    pictures: list[int] = field(default_factory=list)
+
+
+def in_pairs(few: Sequence[Asked], many: Sequence[Asked], rounds: int) -> Iterator[tuple[tuple[Asked, Asked], ...]]:
+    """Two questions about each of two films, in turn of each kind; those of the second are of events that last as long
+    as those of the first: what is longer shows more pictures, and takes longer, in whatever film it is.
+    """
+    for number in range(rounds):
+        turn, kind = divmod(number, len(KINDS))
+        some, others = ([one for one in asked if one.kind == KINDS[kind]] for asked in (few, many))
+        pair = some[2 * turn % len(some)], some[(2 * turn + 1) % len(some)]
+        alike = []
+        for one in pair:
+            alike.append(min(others, key=lambda other: abs(_lasts(other) - _lasts(one))))
+            others.remove(alike[-1])
+        yield pair, (alike[0], alike[1])
+
+
+def _lasts(asked: Asked) -> float:
+    return asked.end_seconds - asked.start_seconds
+
+
 def second_turns(
     opened: Sequence[Callable[[], ChatSession]], asked: Sequence[Sequence[Asked]], rounds: int
-) -> tuple[list[list[float]], list[list[int]]]:
-    """Seconds up to the first word of a second question, about another moment than the first, and the bytes that the
-    session holds then; the films in turn, about questions of one kind, each time in a new session: one that was asked
-    before about a few minutes has seen most of them.
+) -> list[SecondTurns]:
+    """What a second question costs, about another moment than the first; two films in turn, each time in a new session:
+    one that was asked before about a few minutes has seen most of them.
     """
-    taken: list[list[float]] = [[] for _ in opened]
-    held: list[list[int]] = [[] for _ in opened]
-    for number in range(rounds + 1):  # the first round warms up
-        for place, (anew, questions) in enumerate(zip(opened, asked, strict=True)):
+    measured = [SecondTurns() for _ in opened]
+    for number, pairs in enumerate(in_pairs(*asked, rounds + 1)):  # the first round warms up
+        for anew, (first, second), into in zip(opened, pairs, measured, strict=True):
             session = anew()
-            turn, kind = divmod(number, len(KINDS))
-            of_kind = [one.question for one in questions if one.kind == KINDS[kind]]
-            first, second = (of_kind[(2 * turn + at) % len(of_kind)] for at in (0, 1))
-            session.ask(first)
+            session.ask(first.question)
             started = time.perf_counter()
-            session.ask(second, max_new_tokens=1)
+            session.ask(second.question, max_new_tokens=1)
             if number:
-                taken[place].append(time.perf_counter() - started)
-                held[place].append(session.memory_bytes)
-    return taken, held
+                into.taken.append(time.perf_counter() - started)
+                into.held.append(session.memory_bytes)
+                shown = (clip.frames for clip in session.clips.values())
+                into.pictures.append(sum(len(frames) for frames in shown if frames is not None))
+    return measured
 
 
 def main() -> int:
@@ -284,14 +310,16 @@ def main() -> int:
     )
 
     opened = [partial(session_of, film, index, loaded) for film, index in zip(films, indexes, strict=True)]
-    (few, many), held_then = second_turns(opened, asked, args.rounds)
-    later = statistics.median(b / a for a, b in zip(few, many, strict=True))
-    held = [statistics.median(bytes_) for bytes_ in held_then]
+    few, many = second_turns(opened, asked, args.rounds)
+    later = statistics.median(b / a for a, b in zip(few.taken, many.taken, strict=True))
+    held = [statistics.median(one.held) for one in (few, many)]
     grown = held[1] / held[0]
+    pictures = [statistics.fmean(one.pictures) for one in (few, many)]
     print(
-        f"second question: {statistics.median(few):.3f} s in {args.short:g} minutes, {statistics.median(many):.3f} s "
-        f"in {args.minutes:g}, ratio {later:.2f}; sessions hold {held[0] / 2**20:.2f} and {held[1] / 2**20:.2f} MB, "
-        f"ratio {grown:.2f}"
+        f"second question: {statistics.median(few.taken):.3f} s in {args.short:g} minutes, "
+        f"{statistics.median(many.taken):.3f} s in {args.minutes:g}, ratio {later:.2f}; sessions hold "
+        f"{held[0] / 2**20:.2f} and {held[1] / 2**20:.2f} MB, ratio {grown:.2f}, and were shown {pictures[0]:.1f} and "
+        f"{pictures[1]:.1f} pictures"
     )
     on_two_cores = costs[1]["processor_seconds"] / 2 / shown[1][-1].end_seconds
     goals = {

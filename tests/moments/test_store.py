@@ -132,6 +132,25 @@ def test_a_copy_shares_its_moments_until_the_last_is_gone(store: MomentStore) ->
     assert len(store) == 3 and store.search("star") == []
 
 
+def test_a_copy_that_is_stored_while_the_first_is_replaced(
+    store: MomentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second may lose its moments, and is then known to lack them."""
+    other = MomentStore.open(tmp_path / "index")
+    delete = store._moments.delete
+
+    def late(condition: str) -> object:
+        put(other, "copy.mp4", moment(0), moment(1), content="bytes of kitchen.mp4")
+        return delete(condition)
+
+    monkeypatch.setattr(store._moments, "delete", late)
+    put(store, "kitchen.mp4", moment(0), content="other bytes")
+    assert {video.path for video in other.videos()} == {"kitchen.mp4", "copy.mp4", "it's a garden.mp4"}
+    assert [video.path for video in other.whole()] == ["it's a garden.mp4", "kitchen.mp4"]
+    put(other, "copy.mp4", moment(0), moment(1), content="bytes of kitchen.mp4")
+    assert len(other.whole()) == 3 and len(other.moments("copy.mp4")) == 2
+
+
 def test_a_video_without_moments(store: MomentStore) -> None:
     put(store, "empty.mp4")
     put(store, "kitchen.mp4", content="other bytes")

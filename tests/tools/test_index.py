@@ -97,6 +97,16 @@ def test_only_what_changed_is_read_again(films: Path, tmp_path: Path, random_cre
     assert len(other.stored) == 2, "other windows are another index of the same videos"
 
 
+def test_what_lacks_moments_is_stored_again(films: Path, tmp_path: Path, random_crew: Crew) -> None:
+    into = tmp_path / "index"
+    index(listed(films), into, random_crew, SETTINGS)
+    store = MomentStore.open(into)
+    count, lacking = len(store), store.videos()[1]
+    store._moments.delete(f"video = '{lacking.content}' AND start_seconds > 0")
+    again = index(listed(films), into, random_crew, SETTINGS)
+    assert again.stored == (lacking.path,) and len(again.unchanged) == 2 and len(store) == count
+
+
 def test_nothing_of_a_window_is_kept(films: Path, random_crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long a film is, its pictures and sounds are gone when they have been told of."""
     clips: list[weakref.ref[Clip]] = []

@@ -256,6 +256,17 @@ class MomentStore:
         with self._newest():
             return list(self._all_videos())
 
+    def whole(self) -> list[Video]:
+        """What is stored with all of its moments, by path.
+
+        Where one process replaces a file just as another stores the same bytes under another path, these lose theirs.
+        """
+        with self._newest():
+            videos = self._all_videos()
+            rows = self._moments.search().select(["video"]).limit(max(self._moments.count_rows(), 1)).to_arrow()
+            counts = {one["values"]: one["counts"] for one in rows["video"].value_counts().to_pylist()}
+        return [video for video in videos if counts.get(video.content, 0) == video.moments]
+
     def _all_videos(self) -> list[Video]:
         version = self._videos.version
         if version != self._known[0]:

@@ -239,8 +239,8 @@ def index(
 
 
 def stored_in(into: str | Path) -> dict[str, Video]:
-    """What an index holds, by path; nothing where there is none yet."""
-    return {video.path: video for video in MomentStore.open(into).videos()} if MomentStore.exists(into) else {}
+    """What an index holds whole, by path; nothing where there is none yet."""
+    return {video.path: video for video in MomentStore.open(into).whole()} if MomentStore.exists(into) else {}
 
 
 def look_at(
