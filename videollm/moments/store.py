@@ -34,7 +34,11 @@ SCHEMA_VERSION = 1
 SAMPLE = 1000
 """Windows from which it is known what is usual."""
 POOL = 200
-"""How many of each way of finding are ranked together."""
+"""Windows of each way of finding that are ranked together, at least."""
+ALONE = 100
+"""As many where a vector is asked with alone: nothing else is to be ranked beside them."""
+WINDOWS_OF_A_HIT = 4
+"""More where so many stretches are asked for: windows overlap, and those of one event become one."""
 READ = 1000
 """Texts that are read for them: full-text fits do not tell those in which the words stand in the query's order."""
 
@@ -352,6 +356,7 @@ class MomentStore:
             fits = {row["id"]: row["_score"] if "_score" in row else 1 - row["_distance"] for row in found}
             ways.setdefault(way, {}).update(fits)
 
+        pool = max(ALONE if len(vectors) == 1 and not words else POOL, WINDOWS_OF_A_HIT * limit)
         few = chosen is not None and sum(video.moments for video in among) < INDEXED_FROM
 
         def near(kind: VectorKind, vector: np.ndarray) -> Any:
@@ -365,14 +370,14 @@ class MomentStore:
                 texts = {key: rows[key][column] for key in ways[way]}
                 fits = ranking.in_order(ways[way], texts, said[way])
                 # By id where they fit equally well: the index gives these in any order.
-                ways[way] = dict(nlargest(POOL, fits.items(), key=lambda one: (round(one[1], 6), one[0])))
+                ways[way] = dict(nlargest(pool, fits.items(), key=lambda one: (round(one[1], 6), one[0])))
         for kind, vector in vectors.items():
             usual[kind] = self._usual(kind, vector)
             query = near(kind, vector)
             if few:
                 query = query.bypass_vector_index()  # what is so few is sooner compared than looked for
             most = 0 if where else PROBES  # 0: as many as it takes, where a filter leaves too few
-            collect(kind, query.minimum_nprobes(PROBES).maximum_nprobes(most), where, POOL)
+            collect(kind, query.minimum_nprobes(PROBES).maximum_nprobes(most), where, pool)
         # What is near in one sense need not be among the nearest in the other: how near it is there decides.
         for kind, vector in vectors.items() if len(vectors) > 1 else ():
             missing = sorted({key for fits in ways.values() for key in fits} - ways[kind].keys())
