@@ -302,6 +302,9 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     loaded = load("tiny", device="cpu")
     asked = [questions(told, args.questions, args.seed) for told in shown]
+    fewest = min(sum(one.kind == kind for one in listed) for listed in asked for kind in KINDS)
+    if fewest < 2:
+        sys.exit(f"two questions of each kind are needed, found {fewest}; give more --questions, or longer films")
     log = films[1].with_suffix(".answers.jsonl")
     right, of_kind = answered(session_of(films[1], indexes[1], loaded), asked[1], log)
     each = ", ".join(f"{kind} {of_kind[kind]} of {sum(one.kind == kind for one in asked[1])}" for kind in KINDS)
