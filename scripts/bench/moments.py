@@ -123,6 +123,7 @@ def measure(folder: Path, count: int, queries: int) -> bool:
         fill(store, missing, themes)
         before = size_of(place)
         store.tidy(timedelta(milliseconds=1))
+        os.sync()  # so that no search waits for what storing left to be written
         print(f"  {before / 1e9:.2f} GB on disk with what was replaced in the last {KEPT_VERSIONS}, without it")
     print(f"  {size_of(place) / 1e9:.2f} GB, {count * WIDTH * 4 / 1e9:.2f} GB of it the vectors themselves", flush=True)
 
